@@ -1,0 +1,107 @@
+"""Exceptions to HTTP: `{code, message, detail}` on every API path. The only place that does this."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as drf_handler
+from rest_framework.views import set_rollback
+
+from lora.errors import InvalidAdapter, LoraError, NotMergeable
+from registry.errors import AppError
+
+logger = logging.getLogger(__name__)
+
+API_PREFIX = "/api/"
+INTERNAL = "Something went wrong on the server. It has been logged; try again, or ask the operator."
+# What DRF raises, by HTTP status; anything that is not listed keeps DRF's own text under "invalid".
+CODE_BY_STATUS = {
+    400: "invalid",
+    401: "not_authenticated",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    429: "throttled",
+}
+
+
+def body(code: str, message: str, detail: Any = None) -> dict[str, Any]:
+    return {"code": code, "message": message, "detail": detail or {}}
+
+
+def _lora_error(error: LoraError) -> tuple[int, dict[str, Any]]:
+    if isinstance(error, InvalidAdapter):
+        return 422, {"problems": [problem.as_json() for problem in error.problems]}
+    if isinstance(error, NotMergeable):
+        return 422, {"inputs": [item.as_json() for item in error.inputs]}
+    known = getattr(error, "known", None)
+    return 400, {"known": known} if known is not None else {}
+
+
+def to_response(error: Exception, context: dict[str, Any]) -> Response:
+    """DRF's EXCEPTION_HANDLER."""
+    if isinstance(error, AppError):
+        set_rollback()
+        return Response(
+            body(error.code, error.message, error.detail), status=error.http_status, headers=error.headers
+        )
+    if isinstance(error, LoraError):
+        set_rollback()
+        status, detail = _lora_error(error)
+        return Response(body(error.code, str(error), detail), status=status)
+    if isinstance(error, RequestDataTooBig):
+        error = drf.APIException("The request body is too large.")
+        error.status_code = 413
+    response = drf_handler(error, context)
+    if response is None:
+        request = context["request"]
+        logger.exception("Unexpected error in %s %s", request.method, request.path, exc_info=error)
+        set_rollback()
+        return Response(body("internal", INTERNAL), status=500)
+    response.data = body(*_drf_text(error, response))
+    return response
+
+
+def _drf_text(error: Exception, response: Response) -> tuple[str, str, Any]:
+    code = CODE_BY_STATUS.get(response.status_code, "invalid")
+    if isinstance(error, drf.ValidationError):
+        fields = response.data if isinstance(response.data, dict) else {"request": response.data}
+        name, first = next(iter(fields.items()))
+        text = first[0] if isinstance(first, list) and first else first
+        return code, f"{name}: {text}" if name != "non_field_errors" else str(text), fields
+    if isinstance(error, Http404):
+        return code, "There is nothing here that you may see. Check the path and your token.", {}
+    if isinstance(error, PermissionDenied):
+        return code, "You are not allowed to do this.", {}
+    detail = response.data.get("detail", "") if isinstance(response.data, dict) else ""
+    return code, str(detail), {}
+
+
+class JsonErrorsMiddleware:
+    """On API paths, turns the HTML errors of Django itself (no such URL, CSRF, crash) into the contract's JSON."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        is_html = response.get("Content-Type", "").startswith("text/html")
+        if request.path.startswith(API_PREFIX) and response.status_code >= 400 and is_html:
+            return self._as_json(request, response.status_code)
+        return response
+
+    def _as_json(self, request: HttpRequest, status: int) -> JsonResponse:
+        if status >= 500:
+            return JsonResponse(body("internal", INTERNAL), status=status)
+        message = f"{request.method} {request.path} is not part of the API."
+        if status == 404 and not request.path.endswith("/"):
+            message += " API paths end in a slash."
+        return JsonResponse(body(CODE_BY_STATUS.get(status, "invalid"), message), status=status)

@@ -1,0 +1,1 @@
+"""What exists: namespaces, adapters, revisions, blobs, base models, jobs, merges, tokens."""

@@ -1,0 +1,65 @@
+"""Refusals that a caller may see: each has a stable code, an HTTP status and a sentence that says what to do."""
+
+from typing import Any
+
+
+class AppError(Exception):
+    """A refusal. `message` is safe to show; `detail` is JSON; `headers` go on the HTTP answer."""
+
+    code = "invalid"
+    http_status = 400
+
+    def __init__(self, message: str, *, detail: dict[str, Any] | None = None, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.message = message
+        self.detail = detail or {}
+        self.headers = headers or {}
+
+
+class Invalid(AppError):
+    """A field, part or value that is not acceptable; `detail` maps field names to what is wrong."""
+
+
+class PermissionRefused(AppError):
+    code = "permission_denied"
+    http_status = 403
+
+
+class NotFound(AppError):
+    code = "not_found"
+    http_status = 404
+
+
+class AlreadyExists(AppError):
+    code = "already_exists"
+    http_status = 409
+
+
+class Conflict(AppError):
+    code = "conflict"
+    http_status = 409
+
+
+class TooLarge(AppError):
+    code = "too_large"
+    http_status = 413
+
+
+class InvalidSamples(AppError):
+    code = "invalid_samples"
+    http_status = 422
+
+
+class NotReady(AppError):
+    code = "not_ready"
+    http_status = 503
+
+    def __init__(self, message: str, *, retry_after_s: int = 5):
+        super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+class BlobDamaged(AppError):
+    """A stored file is missing or its bytes do not hash to its name any more."""
+
+    code = "not_ready"
+    http_status = 503

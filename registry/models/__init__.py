@@ -1,0 +1,24 @@
+"""What exists: one file per noun."""
+
+from registry.models.accounts import AccessToken, Namespace
+from registry.models.adapters import Adapter, BaseModel, Blob, ChangeCounter, Ref, Revision, RevisionFile
+from registry.models.jobs import Job, JobLog, WorkerHeartbeat
+from registry.models.merges import Merge, MergeArtefact, MergeInput
+
+__all__ = [
+    "AccessToken",
+    "Adapter",
+    "BaseModel",
+    "Blob",
+    "ChangeCounter",
+    "Job",
+    "JobLog",
+    "Merge",
+    "MergeArtefact",
+    "MergeInput",
+    "Namespace",
+    "Ref",
+    "Revision",
+    "RevisionFile",
+    "WorkerHeartbeat",
+]

@@ -1,0 +1,1 @@
+"""Background work. Nothing imports this package."""
