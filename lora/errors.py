@@ -1,0 +1,97 @@
+"""Every refusal of `lora/`. Messages are safe to show and say what to do; codes are stable."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+class LoraError(ValueError):
+    """Base of all refusals; `str(error)` is a sentence for the person who sent the input."""
+
+    code = "invalid"
+
+
+class InvalidParams(LoraError):
+    """A parameter is unknown, has the wrong type or is outside its range."""
+
+    code = "invalid_params"
+
+
+class UnknownMethod(LoraError):
+    """No method has this name.
+
+    Args:
+        name: what was asked for.
+        known: the names that exist.
+    """
+
+    code = "unknown_method"
+    noun = "method"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = sorted(known)
+        super().__init__(f"There is no {self.noun} {name!r}. Known: {', '.join(self.known)}.")
+
+
+class UnknownRouter(UnknownMethod):
+    """No router has this name."""
+
+    code = "unknown_router"
+    noun = "router"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why an adapter is refused.
+
+    Attributes:
+        code: stable identifier, snake_case.
+        where: file, key, tensor or module that it is about.
+        message: one sentence that says what is wrong and what to do.
+    """
+
+    code: str
+    where: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return `{code, where, message}`."""
+        return asdict(self)
+
+
+class InvalidAdapter(LoraError):
+    """The files are not a usable LoRA adapter.
+
+    Args:
+        problems: at least one, the most telling first.
+    """
+
+    code = "invalid_adapter"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        more = f" ({len(self.problems) - 1} more problems)" if len(self.problems) > 1 else ""
+        super().__init__(self.problems[0].message + more)
+
+
+@dataclass(frozen=True)
+class InputProblem:
+    """One reason why an input cannot be merged; `index` is its position in the recipe."""
+
+    index: int
+    code: str
+    message: str
+
+
+class NotMergeable(LoraError):
+    """The inputs are valid adapters that cannot be merged with each other.
+
+    Args:
+        inputs: at least one problem.
+    """
+
+    code = "not_mergeable"
+
+    def __init__(self, inputs: Sequence[InputProblem]) -> None:
+        self.inputs = list(inputs)
+        super().__init__(self.inputs[0].message)
