@@ -50,9 +50,7 @@ def to_response(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's EXCEPTION_HANDLER."""
     if isinstance(error, AppError):
         set_rollback()
-        return Response(
-            body(error.code, error.message, error.detail), status=error.http_status, headers=error.headers
-        )
+        return Response(body(error.code, error.message, error.detail), status=error.http_status, headers=error.headers)
     if isinstance(error, LoraError):
         set_rollback()
         status, detail = _lora_error(error)

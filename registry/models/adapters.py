@@ -125,9 +125,7 @@ class Revision(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["adapter", "commit"], name="a_commit_names_one_revision"),
             models.CheckConstraint(condition=Q(commit__regex=HEX_40), name="commit_is_40_hex"),
-            models.CheckConstraint(
-                condition=~Q(state="rejected") | ~Q(problems=[]), name="rejected_revision_says_why"
-            ),
+            models.CheckConstraint(condition=~Q(state="rejected") | ~Q(problems=[]), name="rejected_revision_says_why"),
             models.CheckConstraint(
                 condition=Q(state__in=["checking", "ready", "rejected"]), name="revision_state_is_known"
             ),

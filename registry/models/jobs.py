@@ -54,9 +54,7 @@ class Job(models.Model):
             models.CheckConstraint(
                 condition=~Q(status="succeeded") | Q(result__isnull=False), name="succeeded_job_has_a_result"
             ),
-            models.CheckConstraint(
-                condition=Q(progress__gte=0) & Q(progress__lte=1), name="progress_is_a_fraction"
-            ),
+            models.CheckConstraint(condition=Q(progress__gte=0) & Q(progress__lte=1), name="progress_is_a_fraction"),
         ]
 
     def __str__(self) -> str:

@@ -34,16 +34,12 @@ class Merge(models.Model):
     # recipe hash plus the output's name and visibility: what makes a second request the same request.
     request_hash = models.CharField(max_length=64)
     artefact = models.ForeignKey(MergeArtefact, null=True, on_delete=models.PROTECT, related_name="merges")
-    revision = models.OneToOneField(
-        "registry.Revision", null=True, on_delete=models.SET_NULL, related_name="merge"
-    )
+    revision = models.OneToOneField("registry.Revision", null=True, on_delete=models.SET_NULL, related_name="merge")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ["-created_at"]
-        constraints = [
-            models.UniqueConstraint(fields=["owner", "request_hash"], name="a_caller_asks_for_a_merge_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["owner", "request_hash"], name="a_caller_asks_for_a_merge_once")]
 
     def __str__(self) -> str:
         return f"{self.method} {self.id}"

@@ -1,0 +1,118 @@
+"""Cards (`README.md`): the front matter we read, template cards we recognise, and the card of a merge."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from registry.errors import Invalid
+
+MAX_BYTES = 1024 * 1024
+PATH = "README.md"
+TEMPLATE_MARK = "[More Information Needed]"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says. `is_template`: nobody filled it in."""
+
+    text: str = ""
+    base_model: str = ""
+    license: str = ""
+    tags: list[str] = field(default_factory=list)
+    is_template: bool = False
+
+    @property
+    def first_paragraph(self) -> str:
+        """The first prose of the body, for use as a description."""
+        for paragraph in self.text.split("\n\n"):
+            text = " ".join(paragraph.split())
+            if text and text[0] not in "#<![|-`":
+                return text[:500]
+        return ""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them can expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted here")
+        return super().compose_node(parent, index)
+
+
+def parse_card(raw: bytes) -> Card:
+    """The card. Raises: Invalid for a body that is not text or a front matter that is not YAML."""
+    if len(raw) > MAX_BYTES:
+        raise Invalid(f"README.md has {len(raw)} bytes; at most {MAX_BYTES}.", detail={PATH: "too long"})
+    try:
+        text = raw.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise Invalid("README.md is not UTF-8 text.", detail={PATH: "not UTF-8"}) from error
+    if "\0" in text:
+        raise Invalid("README.md contains NUL characters.", detail={PATH: "NUL"})
+    matter, body = _split(text)
+    tags = matter.get("tags")
+    base = matter.get("base_model")
+    return Card(
+        text=body,
+        base_model=_text(base[0] if isinstance(base, list) and len(base) == 1 else base),
+        license=_text(matter.get("license")),
+        tags=[tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [],
+        is_template=body.count(TEMPLATE_MARK) >= 5,
+    )
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    if not text.startswith("---\n"):
+        return {}, text
+    head, mark, body = text[4:].partition("\n---")
+    if not mark:
+        return {}, text
+    try:
+        matter = yaml.load(head, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        raise Invalid(f"The front matter of README.md is not plain YAML: {reason}.", detail={PATH: "YAML"}) from error
+    return (matter if isinstance(matter, dict) else {}), body.lstrip("\n")
+
+
+def _text(value: Any) -> str:
+    return value.strip()[:500] if isinstance(value, str) and "\0" not in value else ""
+
+
+def merge_card(
+    *,
+    name: str,
+    base_model: str,
+    method: str,
+    parents: list[dict[str, Any]],
+    recipe: str,
+    report: dict[str, Any],
+) -> bytes:
+    """The card of a merged adapter: what went in, how, and what it cost.
+
+    `parents`: `{adapter, revision, weight, license}` each. `recipe`: the recipe as YAML.
+    """
+    licenses = sorted({parent["license"] for parent in parents if parent["license"]})
+    matter = {"library_name": "peft", "base_model": base_model, "tags": ["lora", "merge", method]}
+    if len(licenses) == 1:
+        matter["license"] = licenses[0]
+    rows = "\n".join(
+        f"| {p['adapter']} | `{p['revision']}` | {p['weight']:g} | {p['license'] or 'not stated'} |" for p in parents
+    )
+    return f"""---
+{yaml.safe_dump(matter, sort_keys=False)}---
+# {name}
+
+Merge of {len(parents)} LoRA adapters of {base_model} by `{method}`, computed on ΔW by Loradex.
+
+| parent | revision | weight | licence |
+|---|---|---|---|
+{rows}
+
+Energy kept by the rank of this file: {report["energy_kept"]:.4f}; relative error {report["relative_error"]:.2e}.
+
+```yaml
+{recipe}```
+""".encode()
