@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_handler
 from rest_framework.views import set_rollback
 
-from lora.errors import InvalidAdapter, LoraError, NotMergeable
+from lora.errors import InvalidAdapter, LoraError
 from registry.errors import AppError
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,6 @@ def body(code: str, message: str, detail: Any = None) -> dict[str, Any]:
 def _lora_error(error: LoraError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, InvalidAdapter):
         return 422, {"problems": [problem.as_json() for problem in error.problems]}
-    if isinstance(error, NotMergeable):
-        return 422, {"inputs": [item.as_json() for item in error.inputs]}
     known = getattr(error, "known", None)
     return 400, {"known": known} if known is not None else {}
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from registry import cards, samples
@@ -14,7 +14,7 @@ from registry.changes import next_seq
 from registry.errors import AlreadyExists, Conflict, Invalid
 from registry.intake import Checked, Described, NewFile, check_described, check_upload
 from registry.jobs import enqueue
-from registry.models import Adapter, Job, Namespace, Revision, RevisionFile
+from registry.models import Adapter, Blob, Job, Revision, RevisionFile
 from registry.names import check_tags, split_name
 from registry.storage import put_bytes, put_file, read_blob
 
@@ -27,25 +27,30 @@ def upload_adapter(
     Returns: the revision and its job; no job where the files equal those of the head.
     Raises: Invalid, PermissionRefused, InvalidSamples, InvalidAdapter, AlreadyExists, Conflict; nothing is stored then.
     """
+    adapter = open_adapter(user, full_name)
+    check_described(said)
+    if known := _same_files(adapter, {path: file.sha256 for path, file in files.items()}):
+        return known, known.jobs.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING]).first()
+    checked = check_upload(files, said)
+    try:
+        with transaction.atomic():
+            blobs = {path: put_file(file.path, file.sha256) for path, file in files.items()}
+            revision = store_revision(user, adapter, blobs, said, checked)
+            return revision, enqueue("ingest", owner=user, revision=revision)
+    except IntegrityError as error:
+        raise Conflict(f"Somebody else is uploading to {full_name} right now. Try again.") from error
+
+
+def open_adapter(user: AbstractBaseUser, full_name: str) -> Adapter:
+    """The user's adapter of that name, or a new one that is not saved yet.
+
+    Raises: Invalid, PermissionRefused, AlreadyExists (differs in case only), Conflict (yanked).
+    """
     owner, name = split_name(full_name)
     namespace = own_namespace(user, owner)
-    check_described(said)
-    existing = _existing(namespace, full_name)
-    if existing is not None and (known := _same_files(existing, {path: f.sha256 for path, f in files.items()})):
-        return known, known.jobs.filter(status__in=["queued", "running"]).first()
-    checked = check_upload(files, said)
-    with transaction.atomic():
-        adapter = existing or _new_adapter(namespace, name)
-        _apply(adapter, said, checked)
-        revision = _new_revision(adapter, user, files, checked, said.message)
-        job = enqueue("ingest", owner=user, revision=revision)
-    return revision, job
-
-
-def _existing(namespace: Namespace, full_name: str) -> Adapter | None:
     adapter = Adapter.objects.select_related("head", "namespace").filter(key=full_name.casefold()).first()
     if adapter is None:
-        return None
+        return Adapter(namespace=namespace, name=name, full_name=full_name, key=full_name.casefold())
     if adapter.full_name != full_name:
         raise AlreadyExists(
             f"{adapter.full_name} exists and differs only in case. Use that name, or choose another.",
@@ -58,6 +63,8 @@ def _existing(namespace: Namespace, full_name: str) -> Adapter | None:
 
 def _same_files(adapter: Adapter, digests: dict[str, str]) -> Revision | None:
     """The head, or a revision still being checked, if it has exactly these files."""
+    if adapter.pk is None:
+        return None
     for revision in adapter.revisions.exclude(state=Revision.State.REJECTED).prefetch_related("files"):
         current = revision.pk == adapter.head_id or revision.state == Revision.State.CHECKING
         if current and {file.path: file.blob_id for file in revision.files.all()} == digests:
@@ -65,9 +72,32 @@ def _same_files(adapter: Adapter, digests: dict[str, str]) -> Revision | None:
     return None
 
 
-def _new_adapter(namespace: Namespace, name: str) -> Adapter:
-    full_name = f"{namespace.name}/{name}"
-    return Adapter(namespace=namespace, name=name, full_name=full_name, key=full_name.casefold())
+def store_revision(
+    user: AbstractBaseUser, adapter: Adapter, blobs: dict[str, Blob], said: Described, checked: Checked
+) -> Revision:
+    """A revision in state `checking` over stored files. Call inside a transaction."""
+    _apply(adapter, said, checked)
+    return _create_revision(
+        adapter,
+        blobs,
+        parent=adapter.head,
+        author_id=user.pk,
+        message=said.message,
+        base_model=checked.base_model,
+        facts=checked.verdict.facts,
+        warnings=checked.warnings,
+    )
+
+
+def _create_revision(adapter: Adapter, blobs: dict[str, Blob], **fields: Any) -> Revision:
+    # The position in the adapter's history keeps an id from being used twice.
+    history = [adapter.full_name, adapter.revisions.count(), sorted((path, b.sha256) for path, b in blobs.items())]
+    commit = hashlib.sha256(json.dumps(history).encode()).hexdigest()[:40]
+    revision = Revision.objects.create(adapter=adapter, commit=commit, **fields)
+    RevisionFile.objects.bulk_create(
+        RevisionFile(revision=revision, path=path, blob=blob) for path, blob in blobs.items()
+    )
+    return revision
 
 
 def _apply(adapter: Adapter, said: Described, checked: Checked) -> None:
@@ -92,46 +122,17 @@ def _usable_tags(tags: list[str]) -> list[str]:
         return []
 
 
-def _new_revision(
-    adapter: Adapter, user: AbstractBaseUser, files: dict[str, NewFile], checked: Checked, message: str
-) -> Revision:
-    parent = adapter.head
-    manifest = sorted((path, file.sha256) for path, file in files.items())
-    revision = Revision.objects.create(
-        adapter=adapter,
-        commit=_commit_id(adapter, manifest),
-        parent=parent,
-        author_id=user.pk,
-        message=message,
-        base_model=checked.base_model,
-        facts=checked.verdict.facts,
-        warnings=checked.warnings,
-    )
-    RevisionFile.objects.bulk_create(
-        RevisionFile(revision=revision, path=path, blob=put_file(file.path, file.sha256))
-        for path, file in files.items()
-    )
-    return revision
-
-
-def _commit_id(adapter: Adapter, manifest: list[tuple[str, str]]) -> str:
-    """40 hex over the manifest and its place in the adapter's history, so that no id is used twice."""
-    history = [adapter.full_name, adapter.revisions.count(), manifest]
-    return hashlib.sha256(json.dumps(history).encode()).hexdigest()[:40]
-
-
 def replace_samples(user: AbstractBaseUser, adapter: Adapter, raw: bytes) -> tuple[Revision, Job]:
     """A new revision with other samples that shares every other file. Raises: InvalidSamples, Conflict."""
     samples.parse_samples(raw)
     head = adapter.head
-    if head is None:
-        raise Conflict(f"{adapter.full_name} has no revision that passed its checks yet. Wait for its job.")
-    blob = put_bytes(raw)
-    manifest = {file.path: file.blob for file in head.files.select_related("blob")} | {samples.PATH: blob}
+    if head is None or adapter.yanked_at is not None:
+        raise Conflict(f"{adapter.full_name} has no ready revision. Wait for its job, or upload it anew.")
     with transaction.atomic():
-        revision = Revision.objects.create(
-            adapter=adapter,
-            commit=_commit_id(adapter, sorted((path, blob.sha256) for path, blob in manifest.items())),
+        files = {file.path: file.blob for file in head.files.select_related("blob")} | {samples.PATH: put_bytes(raw)}
+        revision = _create_revision(
+            adapter,
+            files,
             parent=head,
             author_id=user.pk,
             message="Replace samples",
@@ -139,18 +140,16 @@ def replace_samples(user: AbstractBaseUser, adapter: Adapter, raw: bytes) -> tup
             facts=head.facts,
             warnings=[warning for warning in head.warnings if warning["code"] != "no_samples"],
         )
-        RevisionFile.objects.bulk_create(
-            RevisionFile(revision=revision, path=path, blob=blob) for path, blob in manifest.items()
-        )
         return revision, enqueue("ingest", owner=user, revision=revision)
 
 
-def publish(revision: Revision, facts: dict[str, Any], warnings: list[dict[str, str]]) -> None:
+def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: list[dict[str, str]]) -> None:
     """Admit a revision: `main` moves to it unless a newer one was admitted before. Call inside `jobs.finishing`."""
     revision.state = Revision.State.READY
     revision.facts = facts
+    revision.norm = norm
     revision.warnings = warnings
-    revision.save(update_fields=["state", "facts", "warnings"])
+    revision.save(update_fields=["state", "facts", "norm", "warnings"])
     adapter = Adapter.objects.select_related("head").get(pk=revision.adapter_id)
     if adapter.head is None or adapter.head.pk < revision.pk:
         adapter.head = revision

@@ -50,6 +50,13 @@ class InvalidSamples(AppError):
     http_status = 422
 
 
+class NotMergeable(AppError):
+    """`detail.inputs`: `{adapter, code, message}` for each input that stands in the way."""
+
+    code = "not_mergeable"
+    http_status = 422
+
+
 class NotReady(AppError):
     code = "not_ready"
     http_status = 503

@@ -88,10 +88,10 @@ def read_blob(blob: Blob) -> bytes:
 
 
 @contextmanager
-def local_path(blob: Blob) -> Iterator[Path]:
-    """A local file with the verified content, for as long as the block runs. Raises: BlobDamaged."""
+def local_path(blob: Blob, *, verify: bool = True) -> Iterator[Path]:
+    """A local file with the content, for as long as the block runs; `verify` hashes it first. Raises: BlobDamaged."""
     path = _store().path(blob.sha256)
-    if not path.exists() or sha256_of(path) != blob.sha256:
+    if not path.exists() or (verify and sha256_of(path) != blob.sha256):
         raise BlobDamaged("A stored file is missing or damaged. The operator has to restore it from a backup.")
     yield path
 
@@ -102,3 +102,10 @@ def scratch_folder() -> Iterator[Path]:
     settings.SCRATCH_DIR.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.SCRATCH_DIR) as folder:
         yield Path(folder)
+
+
+def check_store() -> bool:
+    """Whether the store can be written."""
+    root = _store().root
+    root.mkdir(parents=True, exist_ok=True)
+    return os.access(root, os.W_OK)

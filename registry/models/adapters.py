@@ -116,6 +116,8 @@ class Revision(models.Model):
     state = models.CharField(max_length=8, choices=State, default=State.CHECKING)
     base_model = models.CharField(max_length=500, blank=True)
     facts = models.JSONField(default=dict)
+    # ‖ΔW‖_F over all modules, scaling included: what an outlier is compared with.
+    norm = models.FloatField(null=True)
     problems = models.JSONField(default=list)
     warnings = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)

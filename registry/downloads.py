@@ -1,0 +1,108 @@
+"""Downloads: single files with Range and ETag, folders as a streamed, uncompressed zip."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from django.db.models import F
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, StreamingHttpResponse
+
+from registry.models import Adapter, Blob
+from registry.storage import open_blob
+
+CHUNK_BYTES = 256 * 1024
+# Zip entries carry a date; a fixed one makes the archive of a revision the same bytes every time.
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def count_download(adapter: Adapter) -> None:
+    Adapter.objects.filter(pk=adapter.pk).update(downloads=F("downloads") + 1)
+
+
+def file_response(request: HttpRequest, path: str, blob: Blob) -> HttpResponse:
+    """The blob, or the part of it that a Range header asks for: 200, 206, 304 or 416."""
+    etag = f'"{blob.sha256}"'
+    if etag in request.headers.get("If-None-Match", ""):
+        return HttpResponseNotModified(headers={"ETag": etag})
+    size = blob.size_bytes
+    wanted = request.headers.get("Range", "") if request.headers.get("If-Range", etag) == etag else ""
+    span = _parse_range(wanted, size)
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Disposition": f'attachment; filename="{path}"'}
+    if span is None:
+        return HttpResponse(status=416, headers=headers | {"Content-Range": f"bytes */{size}"})
+    start, end = span
+    headers["Content-Length"] = str(end - start)
+    partial = (start, end) != (0, size)
+    if partial:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return StreamingHttpResponse(
+        _read(open_blob(blob), start, end) if request.method != "HEAD" else iter(()),
+        status=206 if partial else 200,
+        content_type="application/octet-stream",
+        headers=headers,
+    )
+
+
+def _parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """[start, end) of a single-range header; the whole for none or one we do not understand; None if outside."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
+    if match is None or match.groups() == ("", ""):
+        return 0, size
+    first, last = match.groups()
+    if first == "":
+        start, end = max(size - int(last), 0), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+    return (start, end) if start < end else None
+
+
+def _read(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    with stream:
+        stream.seek(start)
+        left = end - start
+        while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def archive_response(filename: str, files: dict[str, Blob]) -> StreamingHttpResponse:
+    """A zip with the files at its root, made while it is sent."""
+    return StreamingHttpResponse(
+        _zip(files),
+        content_type="application/zip",
+        headers={"Content-Disposition": f'attachment; filename="{filename}.zip"'},
+    )
+
+
+class _Outbox(io.RawIOBase):
+    """What zipfile has written and nobody has sent yet. Not seekable, so that entries use data descriptors."""
+
+    def __init__(self) -> None:
+        self.pending = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.pending += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = bytes(self.pending)
+        self.pending.clear()
+        return taken
+
+
+def _zip(files: dict[str, Blob]) -> Iterator[bytes]:
+    outbox = _Outbox()
+    with zipfile.ZipFile(outbox, "w", zipfile.ZIP_STORED) as archive:
+        for path, blob in sorted(files.items()):
+            entry = zipfile.ZipInfo(path, ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            with open_blob(blob) as source, archive.open(entry, "w", force_zip64=blob.size_bytes >= 2**31) as target:
+                while chunk := source.read(CHUNK_BYTES):
+                    target.write(chunk)
+                    yield outbox.take()
+    yield outbox.take()

@@ -1,0 +1,143 @@
+"""Merges: ask for one, and read what came of it."""
+
+from contextlib import ExitStack
+
+import yaml
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+
+from lora.config import parse_config
+from lora.errors import NotMergeable
+from lora.header import read_header
+from lora.layout import read_layout
+from lora.merging import MergeInput as WeightedFile
+from lora.merging import check_mergeable
+from registry import cards
+from registry.adapters import open_adapter, store_revision
+from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
+from registry.jobs import enqueue
+from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
+from registry.recipes import Output, Parent, Recipe, raise_not_mergeable
+from registry.samples import PATH as SAMPLES
+from registry.samples import dump_samples, union
+from registry.storage import local_path, put_bytes, read_blob
+
+
+def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
+    """The merge of a recipe and its job; the ones there are if the caller asked for the same before.
+
+    A merge whose last job failed or was cancelled gets a new job. Raises: NotMergeable (registry's).
+    """
+    with ExitStack() as stack:
+        check_inputs(recipe, weighted_files(recipe, stack, verify=False))
+    with transaction.atomic():
+        merge, created = Merge.objects.get_or_create(
+            owner_id=user.pk,
+            request_hash=recipe.request_hash,
+            defaults={
+                "method": recipe.method,
+                "params": recipe.params,
+                "output": recipe.output.as_json(),
+                "base_model": recipe.base_model,
+                "recipe_hash": recipe.hash,
+            },
+        )
+        if created:
+            MergeInput.objects.bulk_create(
+                MergeInput(merge=merge, position=position, revision=parent.revision, weight=parent.weight)
+                for position, parent in enumerate(recipe.parents)
+            )
+        job = newest_job(merge)
+        if job is None or job.status in (Job.Status.FAILED, Job.Status.CANCELLED):
+            job = enqueue("merge", owner=user, merge=merge)
+    return merge, job
+
+
+def newest_job(merge: Merge) -> Job | None:
+    return merge.jobs.order_by("-queued_at").first()
+
+
+def weighted_files(recipe: Recipe, stack: ExitStack, *, verify: bool = True) -> list[WeightedFile]:
+    """The parents as the engine takes them; their files stay readable until `stack` closes. Raises: BlobDamaged."""
+    return [_weighted_file(parent, stack, verify=verify) for parent in recipe.parents]
+
+
+def _weighted_file(parent: Parent, stack: ExitStack, *, verify: bool) -> WeightedFile:
+    blob = parent.revision.file(WEIGHTS).blob
+    path = stack.enter_context(local_path(blob, verify=verify))
+    config = parse_config(read_blob(parent.revision.file(CONFIG).blob))
+    with path.open("rb") as stream:
+        layout = read_layout(read_header(stream, blob.size_bytes), config)
+    return WeightedFile(weights_path=path, layout=layout, config=config, weight=parent.weight, name=parent.name)
+
+
+def check_inputs(recipe: Recipe, files: list[WeightedFile]) -> None:
+    """Refuse what the engine cannot merge. Raises: NotMergeable (registry's, with the adapters' names)."""
+    try:
+        check_mergeable(files)
+    except NotMergeable as error:
+        raise_not_mergeable([(recipe.parents[item.index].revision, item.code, item.message) for item in error.inputs])
+
+
+def recipe_of(merge: Merge) -> Recipe:
+    """The recipe that a stored merge was asked for with."""
+    inputs = merge.inputs.select_related("revision__adapter").prefetch_related("revision__files__blob")
+    rank = merge.output["rank"]
+    output = Output(
+        name=merge.output.get("name"),
+        visibility=merge.output["visibility"],
+        rank_mode=rank["mode"],
+        rank_value=rank.get("value"),
+        dtype=merge.output["dtype"],
+    )
+    return Recipe(merge.method, [Parent(item.revision, item.weight) for item in inputs], merge.params, output)
+
+
+def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:
+    """The revision, in state `checking`, of the adapter that a finished merge was to become; made once.
+
+    Its samples are the union of the parents'.
+    """
+    if merge.revision_id:
+        return merge.revision
+    said = Described(visibility=merge.output["visibility"], message=f"Merge by {merge.method}")
+    with transaction.atomic(), ExitStack() as stack:
+        blobs = {WEIGHTS: artefact.weights, CONFIG: artefact.config}
+        blobs[cards.PATH] = put_bytes(_card_of(merge, recipe, artefact))
+        if merged := union([parent.revision for parent in recipe.parents]):
+            blobs[SAMPLES] = put_bytes(dump_samples(merged))
+        files = {path: NewFile(stack.enter_context(local_path(blob)), blob.sha256) for path, blob in blobs.items()}
+        adapter = open_adapter(merge.owner, merge.output["name"])
+        merge.revision = store_revision(merge.owner, adapter, blobs, said, check_upload(files, said))
+        merge.save(update_fields=["revision"])
+        # So that a failure or a cancellation of the job rejects the revision, too.
+        Job.objects.filter(pk=job.pk).update(revision=merge.revision)
+        job.revision = merge.revision
+    return merge.revision
+
+
+def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
+    return cards.merge_card(
+        name=merge.output.get("name") or f"merge-{merge.pk}",
+        base_model=merge.base_model,
+        method=merge.method,
+        parents=[
+            {
+                "adapter": parent.name,
+                "revision": parent.revision.commit,
+                "weight": parent.weight,
+                "license": parent.revision.adapter.license,
+            }
+            for parent in recipe.parents
+        ],
+        recipe=yaml.safe_dump(recipe.as_json(), sort_keys=False),
+        report=artefact.report,
+    )
+
+
+def merged_files(merge: Merge) -> dict[str, Blob]:
+    """The files of a finished merge by path: its adapter's, or weights, config and card where it has none."""
+    if merge.revision is not None:
+        return {file.path: file.blob for file in merge.revision.files.select_related("blob")}
+    files = {WEIGHTS: merge.artefact.weights, CONFIG: merge.artefact.config}
+    return files | {cards.PATH: put_bytes(_card_of(merge, recipe_of(merge), merge.artefact))}
