@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from lora.errors import InvalidAdapter, Problem
 from lora.formats import SNIFF_BYTES, recognise
-from lora.strict_json import parse_object, shown
+from lora.strict_json import parse_object, plain, shown
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 10_000_000
@@ -116,7 +116,7 @@ def _checked_tensors(entries: dict[str, Any]) -> dict[str, TensorInfo]:
         if isinstance(checked, TensorInfo):
             tensors[name] = checked
         else:
-            problems.append(Problem(checked[0], f"{WEIGHTS_NAME}: {shown(name)}", checked[1]))
+            problems.append(Problem(checked[0], f"{WEIGHTS_NAME}: {plain(name)}", checked[1]))
         if len(problems) == MAX_PROBLEMS:
             break
     if problems:

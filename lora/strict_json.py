@@ -92,3 +92,8 @@ def _check_texts(value: object, refuse: _Refuse) -> None:
 def shown(text: str) -> str:
     """Return a stranger's text as it may stand in a message: quoted, printable ASCII, about 80 characters."""
     return ascii(text if len(text) <= 80 else text[:77] + "...")
+
+
+def plain(text: str) -> str:
+    """Return `shown(text)` without its quotes, for a name that is usually harmless."""
+    return shown(text)[1:-1]
