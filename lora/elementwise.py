@@ -1,0 +1,171 @@
+"""ΔW made entry by entry from several others: row blocks, thresholds and compression, never ΔW as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora.algebra import Spectrum, balanced, numerical_rank
+from lora.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lora.weights import Factors
+
+BLOCK_ROWS = 256  # part of the result: float64 sums over rows are taken in these steps
+DENSE_ENTRIES = 2**22  # up to here (32 MB in float64) ΔW is simply formed
+OVERSAMPLE = 16
+POWER_ITERATIONS = 2
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A ΔW made entry by entry from those of n adapters: near full rank, and never held as a whole.
+
+    Attributes:
+        deltas: the n low-rank ΔW, equal shapes, float64, weights folded in.
+        combine: maps a block of their entries (n, rows, d_in), float32, to the block of the result (rows, d_in).
+    """
+
+    deltas: Sequence[Factors]
+    combine: Callable[[Tensor], Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        return self.deltas[0].B.shape[0], self.deltas[0].A.shape[1]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, (b, d_in) float64) from top to bottom; every call computes the same blocks again."""
+        for rows, entries in entry_blocks(self.deltas):
+            yield rows, self.combine(entries).double()
+
+
+def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows, entries (n, b, d_in) float32) of n ΔW of one shape, from top to bottom.
+
+    Products are taken in float64 and rounded once, so that an entry depends neither on the block it falls into nor
+    on how ΔW is split into factors: thresholds on entries are then the same in every pass.
+    """
+    d_out = deltas[0].B.shape[0]
+    for start in range(0, d_out, BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, d_out))
+        yield rows, torch.stack([((d.B[rows] * d.scaling) @ d.A).float() for d in deltas])
+
+
+def kth_largest(blocks: Callable[[], Iterable[Tensor]], k: int) -> float:
+    """Return the k-th largest magnitude of many entries, exactly, without sorting or holding them.
+
+    The bits of non-negative float32 numbers order like integers: one pass counts the upper halves, a second one
+    the lower halves within the bin that holds the k-th.
+
+    Args:
+        blocks: yields the entries in blocks of any shape, float32; called twice.
+        k: 1 <= k <= number of entries.
+    """
+    high, above = _bin_of((_bits(block) >> 16 for block in blocks()), k)
+    low, _ = _bin_of((bits[bits >> 16 == high] & 0xFFFF for bits in map(_bits, blocks())), k - above)
+    return float(torch.tensor(high << 16 | low, dtype=torch.int32).view(torch.float32))
+
+
+def _bits(block: Tensor) -> Tensor:
+    return block.abs().contiguous().view(torch.int32).flatten()
+
+
+def _bin_of(blocks: Iterable[Tensor], k: int) -> tuple[int, int]:
+    """Return the k-th largest of many 16-bit numbers, and how many are larger than it."""
+    counts = torch.zeros(2**16, dtype=torch.int64)
+    for block in blocks:
+        counts += torch.bincount(block, minlength=2**16)
+    reached = counts.flip(0).cumsum(0)
+    from_top = int(torch.searchsorted(reached, k))
+    return len(counts) - 1 - from_top, int(reached[from_top - 1]) if from_top else 0
+
+
+def streamed_spectrum(delta: Elementwise, rank: int | None) -> Spectrum:
+    """Return the spectrum of an elementwise ΔW, by row blocks.
+
+    Args:
+        delta: what to decompose.
+        rank: how many directions are wanted; None means all of them. A wanted rank makes large modules cheap: they
+            are then compressed with a randomized range finder (fixed seed, error within about 1 % of the best),
+            and exactly otherwise.
+    Source: Halko, Martinsson & Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1.
+    """
+    d_out, d_in = delta.shape
+    if d_out * d_in <= DENSE_ENTRIES:
+        return _dense_spectrum(delta)
+    if rank is not None and rank + OVERSAMPLE < min(d_out, d_in) // 2:
+        return _randomized_spectrum(delta, rank)
+    return _gram_spectrum(delta)
+
+
+def _dense_spectrum(delta: Elementwise) -> Spectrum:
+    dense = torch.cat([block for _, block in delta.blocks()])
+    U, sigma, Vh = torch.linalg.svd(dense, full_matrices=False)
+    sigma, rank = numerical_rank(sigma, max(dense.shape))
+    return balanced(U[:, :rank], sigma, Vh[:rank], None)
+
+
+def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
+    d_out, d_in = delta.shape
+    generator = torch.Generator().manual_seed(SEED)
+    right = torch.randn(d_in, rank + OVERSAMPLE, generator=generator, dtype=torch.float64)
+    energy = 0.0
+    for _ in range(POWER_ITERATIONS + 1):
+        left = torch.empty(d_out, right.shape[1], dtype=torch.float64)
+        for rows, block in delta.blocks():
+            left[rows] = block @ right
+        left = torch.linalg.qr(left).Q
+        right = torch.zeros(d_in, left.shape[1], dtype=torch.float64)
+        energy = 0.0
+        for rows, block in delta.blocks():
+            right += block.T @ left[rows]
+            energy += float(block.square().sum())
+        projected = right  # ΔWᵀ·left: of the last round, not orthonormal
+        right = torch.linalg.qr(projected).Q
+    U, sigma, Vh = torch.linalg.svd(projected.T, full_matrices=False)
+    sigma, kept = numerical_rank(sigma[:rank], max(d_out, d_in))
+    return balanced(left @ U[:, :kept], sigma, Vh[:kept], energy)
+
+
+def _gram_spectrum(delta: Elementwise) -> Spectrum:
+    """Decompose through the smaller of ΔWᵀΔW and ΔWΔWᵀ; σ below 1e-7·σ₁ drown in its rounding and are cut."""
+    d_out, d_in = delta.shape
+    tall = d_out >= d_in
+    moments = _right_moments(delta) if tall else _left_moments(delta)
+    values, vectors = torch.linalg.eigh(moments)
+    sigma = values.flip(0).clamp_min(0).sqrt()
+    sigma = sigma[sigma > 1e-7 * sigma[0]]
+    basis = vectors.flip(1)[:, : len(sigma)]  # (min(d_out, d_in), k): right singular vectors if tall, else left
+    energy = float(moments.diagonal().sum())
+    if tall:
+        projected = torch.cat([block @ basis for _, block in delta.blocks()])
+        return balanced(projected / sigma, sigma, basis.T, energy)
+    projected = torch.zeros(len(sigma), d_in, dtype=torch.float64)
+    for rows, block in delta.blocks():
+        projected += basis[rows].T @ block
+    return balanced(basis, sigma, projected / sigma[:, None], energy)
+
+
+def _right_moments(delta: Elementwise) -> Tensor:
+    """Return ΔWᵀΔW, (d_in, d_in)."""
+    moments = torch.zeros(delta.shape[1], delta.shape[1], dtype=torch.float64)
+    for _, block in delta.blocks():
+        moments.addmm_(block.T, block)
+    return moments
+
+
+def _left_moments(delta: Elementwise) -> Tensor:
+    """Return ΔWΔWᵀ, (d_out, d_out): for every four row blocks, one more pass over all of them."""
+    moments = torch.zeros(delta.shape[0], delta.shape[0], dtype=torch.float64)
+    for start in range(0, delta.shape[0], 4 * BLOCK_ROWS):
+        held = slice(start, start + 4 * BLOCK_ROWS)
+        wanted = [block for rows, block in delta.blocks() if held.start <= rows.start < held.stop]
+        panel = torch.cat(wanted)
+        for rows, block in delta.blocks():
+            moments[rows, held] = block @ panel.T
+    return moments

@@ -1,0 +1,58 @@
+"""Merge methods: how the ΔW of several adapters become one, one file per method.
+
+A method is a generator over the modules of a recipe. It yields, for every module in order, the module and its merged
+ΔW: either terms whose sum it is (a sequence of `Factors`, exact in low rank) or an `Elementwise`. The engine reads,
+compresses to the wanted rank, writes and reports. `modules` may be iterated more than once.
+
+The trait `weights` of a method is "absolute" (Σ wᵢ·ΔWᵢ, default 1/n) or "relative" (ŵᵢ = wᵢ·n/Σ|w|, default equal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from lora.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from lora.elementwise import Elementwise
+    from lora.layout import ModuleLayout
+    from lora.weights import Factors
+
+MERGES = Catalogue("merge method", __name__)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of a recipe: the ΔW of those inputs that adapt it, all of one shape.
+
+    Attributes:
+        layout: path, kind and shapes.
+        inputs: positions in the recipe, ascending; an input that is not listed has ΔW = 0 here.
+        deltas: ΔWᵢ of these inputs, float64, without their weights.
+        weights: weights of these inputs.
+    """
+
+    layout: ModuleLayout
+    inputs: tuple[int, ...]
+    deltas: tuple[Factors, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def weighted(self) -> tuple[Factors, ...]:
+        """wᵢ·ΔWᵢ."""
+        return tuple(delta.scaled(weight) for delta, weight in zip(self.deltas, self.weights, strict=True))
+
+
+class Modules(Protocol):
+    """The modules of a recipe, sorted by path, read from the files anew by every iteration."""
+
+    n: int  # number of inputs
+
+    def __iter__(self) -> Iterator[Module]:
+        """Yield every module."""
+        ...
+
+
+Merged: TypeAlias = "Sequence[Factors] | Elementwise"
