@@ -165,7 +165,7 @@ def parse_config(raw: bytes) -> LoraConfig:
             problems.append(Problem(refused.code, f"{where}: {plain(key)}", refused.message))
     problems += _too_many_unknown(ignored)
     if problems:
-        raise InvalidAdapter(problems[:20])
+        raise InvalidAdapter(problems)
     if "base_model" in found and found["base_model"] is None:
         ignored.append("base_model_name_or_path")
     variants = tuple(key for key in _VARIANTS if entries.get(key))

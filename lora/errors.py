@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+MAX_PROBLEMS = 20
+
 
 class LoraError(ValueError):
     """Base of all refusals; `str(error)` is a sentence for the person who sent the input."""
@@ -63,14 +65,17 @@ class InvalidAdapter(LoraError):
     """The files are not a usable LoRA adapter.
 
     Args:
-        problems: at least one, the most telling first.
+        problems: at least one, the most telling first; beyond `MAX_PROBLEMS` they are counted, not listed.
     """
 
     code = "invalid_adapter"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
-        more = f" ({len(self.problems) - 1} more problems)" if len(self.problems) > 1 else ""
+        self.problems = list(problems[:MAX_PROBLEMS])
+        unlisted = len(problems) - len(self.problems)
+        if unlisted:
+            self.problems.append(Problem("more_problems", "", f"{unlisted} more problems are not listed."))
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(self.problems[0].message + more)
 
 
