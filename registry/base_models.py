@@ -1,6 +1,8 @@
 """Base models: registered from a list of module shapes, from a `config.json`, or from safetensors headers."""
 
+import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 from django.db import transaction
@@ -9,6 +11,8 @@ from registry.errors import Invalid
 from registry.models import BaseModel
 
 MAX_MODULES = 100_000
+# Last path segments of transformers' Conv1D (GPT-2 and kin), whose weights are stored as (d_in, d_out).
+CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
 
 
 @transaction.atomic
@@ -47,11 +51,36 @@ def modules_from_header(raw: bytes) -> dict[str, list[int]]:
         raise Invalid("The header file must hold a JSON object.")
     if all(isinstance(value, list) for value in header.values()):
         return header
+    weights = {name.removesuffix(".weight"): info for name, info in header.items() if name.endswith(".weight")}
     shapes = {
-        name.removesuffix(".weight"): info["shape"]
-        for name, info in header.items()
-        if name.endswith(".weight") and isinstance(info, dict) and len(info.get("shape", ())) == 2
+        path: info["shape"][::-1] if path.rsplit(".", 1)[-1] in CONV1D else info["shape"]
+        for path, info in weights.items()
+        if isinstance(info, dict) and len(info.get("shape", ())) == 2
     }
     if not shapes:
         raise Invalid("The header names no 2-D '<module>.weight'; is it the header of a base model?")
     return shapes
+
+
+def modules_from_config(path: Path) -> dict[str, list[int]]:
+    """Module shapes from a `config.json`: the architecture is built without weights. Raises: Invalid.
+
+    Linear and Conv1D modules as [d_out, d_in], embeddings as [dim, vocab].
+    """
+    # Heavy, and needed by one command only.
+    torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
+    conv1d = importlib.import_module("transformers.pytorch_utils").Conv1D
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(path.parent if path.name == "config.json" else path))
+        classes = (transformers.AutoModelForCausalLM, transformers.AutoModel)
+        maker = next(maker for maker in classes if type(config) in maker._model_mapping)
+        with torch.device("meta"):
+            model = maker.from_config(config)
+    except (OSError, ValueError, StopIteration, KeyError) as error:
+        raise Invalid(f"{path} is not the config.json of a model that transformers can build: {error}") from error
+    kinds = (torch.nn.Linear, torch.nn.Embedding, conv1d)
+    found = {name: (module, module.weight.shape) for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {
+        name: list(shape) if isinstance(module, torch.nn.Linear) else list(shape)[::-1]
+        for name, (module, shape) in found.items()
+    }

@@ -28,11 +28,8 @@ class BaseModelList(APIView):
     @extend_schema(request=OBJECT, responses={201: OBJECT, 400: ERROR})
     def post(self, request: Request) -> Response:
         """Register a base model `{id, modules: {path: [d_out, d_in]}, revision?, aliases?}`. Staff only."""
-        if (
-            not isinstance(request.data, dict)
-            or set(request.data) - FIELDS
-            or not {"id", "modules"} <= set(request.data)
-        ):
+        fields = set(request.data) if isinstance(request.data, dict) else set()
+        if not {"id", "modules"} <= fields <= FIELDS:
             raise Invalid("A base model is {id, modules, revision?, aliases?}.", detail={"fields": sorted(FIELDS)})
         base = register_base_model(
             request.data["id"],

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.utils.datastructures import MultiValueDict
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.permissions import IsAuthenticated
@@ -129,22 +130,18 @@ def _uploaded_files(request: Request) -> dict[str, NewFile]:
 
 
 def _fields(request: Request) -> dict[str, Any]:
-    names = [name for name in request.data if name not in request.FILES]
-    _refuse_unknown(names, FIELDS, "field")
-    fields = {name: request.data[name] for name in names}
-    if "tags" in fields:
-        fields["tags"] = [tag for tag in request.data.getlist("tags") if tag]
-    return fields
+    _refuse_unknown(request.POST, FIELDS, "field", repeatable="tags")
+    tags = {"tags": [tag for tag in request.POST.getlist("tags") if tag]} if "tags" in request.POST else {}
+    return request.POST.dict() | tags
 
 
-def _refuse_unknown(parts: Any, known: tuple[str, ...], what: str) -> None:
-    for part in parts:
+def _refuse_unknown(parts: MultiValueDict, known: tuple[str, ...], what: str, repeatable: str = "") -> None:
+    for part, values in parts.lists():
+        shown = part[:100]
         if part not in known:
-            raise Invalid(
-                f"The {what} part {part[:100]!r} is not known. Known: {', '.join(known)}.",
-                detail={part[:100]: "unknown part"},
-            )
-        if len(parts.getlist(part) if hasattr(parts, "getlist") else [part]) > 1:
+            message = f"The {what} part {shown!r} is not known. Known: {', '.join(known)}."
+            raise Invalid(message, detail={shown: "unknown part"})
+        if len(values) > 1 and part != repeatable:
             raise Invalid(f"The part {part!r} was sent more than once.", detail={part: "repeated"})
 
 
@@ -184,7 +181,8 @@ class AdapterSamples(APIView):
     def post(self, request: Request, owner: str, name: str) -> Response:
         """Replace the samples: a new revision that shares the weights."""
         adapter = find_adapter(request.user, f"{owner}/{name}", for_write=True)
-        _refuse_unknown(list(request.data), (SAMPLES,), "file")
+        _refuse_unknown(request.FILES, (SAMPLES,), "file")
+        _refuse_unknown(request.POST, (), "field")
         file = request.FILES.get(SAMPLES)
         if file is None:
             raise Invalid(f"Send the file part {SAMPLES}.", detail={SAMPLES: "missing"})

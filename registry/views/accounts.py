@@ -1,0 +1,79 @@
+"""Signing up, and the access tokens of an account."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import BaseUserCreationForm
+from django.contrib.auth.models import User
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from registry.accounts import create_user
+from registry.errors import AppError
+from registry.models import AccessToken
+from registry.tokens import MAX_DAYS, create_token
+
+DEFAULT_DAYS = 90
+
+
+class SignUpForm(BaseUserCreationForm):
+    """Django's checks of the password, and ours of the name, which becomes the namespace."""
+
+    class Meta(BaseUserCreationForm.Meta):
+        model = User
+
+    def create(self) -> User | None:
+        """The new account; None, with an error on the form, where the name is refused."""
+        try:
+            return create_user(self.cleaned_data["username"], self.cleaned_data["password1"])
+        except AppError as error:
+            self.add_error("username", error.message)
+            return None
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(max_length=100, help_text="What it is for, so that you know which one to revoke.")
+    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, label="Valid for, days")
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def signup(request: HttpRequest) -> HttpResponse:
+    if request.user.is_authenticated:
+        return redirect("home")
+    if not settings.SIGNUP_OPEN:
+        return render(request, "accounts/signup_closed.html", {"section": "signup"}, status=403)
+    form = SignUpForm(request.POST or None)
+    if request.method == "POST" and form.is_valid() and (user := form.create()):
+        login(request, user)
+        return redirect("home")
+    return render(request, "accounts/signup.html", {"section": "signup", "form": form})
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def tokens(request: HttpRequest) -> HttpResponse:
+    """The caller's tokens. A new one is shown in this one answer and never again."""
+    form = TokenForm(request.POST or None)
+    context: dict[str, Any] = {"section": "tokens", "form": form, "now": timezone.now()}
+    if request.method == "POST" and form.is_valid():
+        context["token"], context["secret"] = create_token(request.user, **form.cleaned_data)
+        context["form"] = TokenForm()
+    context["tokens"] = AccessToken.objects.filter(user=request.user)
+    return render(request, "accounts/tokens.html", context)
+
+
+@require_POST
+@login_required
+def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
+    token = get_object_or_404(AccessToken, pk=token_id, user=request.user)
+    AccessToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now())
+    return redirect("tokens")

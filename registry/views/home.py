@@ -1,0 +1,29 @@
+"""The first page: ask for experts, see what the registry holds."""
+
+from django.db.models import Count, Sum
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from registry.queries import visible_adapters
+
+NEWEST = 6
+BASES = 12
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    ready = visible_adapters(request.user).filter(head__isnull=False)
+    numbers = ready.aggregate(
+        experts=Count("pk"),
+        bases=Count("base_model", distinct=True),
+        owners=Count("namespace", distinct=True),
+        downloads=Sum("downloads", default=0),
+    )
+    bases = ready.exclude(base_model="").values_list("base_model").annotate(count=Count("pk"))
+    context = {
+        "numbers": numbers,
+        "newest": ready.select_related("namespace", "head").order_by("-created_at")[:NEWEST],
+        "bases": bases.order_by("-count", "base_model")[:BASES],
+    }
+    return render(request, "home.html", context)

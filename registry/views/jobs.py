@@ -1,0 +1,79 @@
+"""Jobs and merges: what is going on, and what came of it."""
+
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from registry.describe import merge_json
+from registry.errors import Conflict
+from registry.jobs import cancel
+from registry.models import Job
+from registry.queries import find_job, find_merge, own_jobs
+from registry.views import charts
+from registry.views.pages import page
+
+PER_PAGE = 50
+SHOWN_MODULES = 500
+
+
+@require_safe
+@login_required
+def jobs(request: HttpRequest) -> HttpResponse:
+    rows = own_jobs(request.user).select_related("revision__adapter", "merge")
+    found = Paginator(rows, PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "jobs/list.html", {"section": "jobs", "page": found})
+
+
+@require_safe
+@vary_on_headers("HX-Request")
+@login_required
+@page
+def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """The job; only its changing part where htmx asks for it."""
+    row = find_job(request.user, job_id)
+    context = {"section": "jobs", "job": row, "is_open": row.status not in Job.FINAL}
+    template = "jobs/status.html" if "HX-Request" in request.headers else "jobs/page.html"
+    return render(request, template, context)
+
+
+@require_POST
+@login_required
+@page
+def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    row = find_job(request.user, job_id)
+    # Where it finished while the button was pressed, the page says how.
+    with suppress(Conflict):
+        cancel(row)
+    return redirect("job", job_id=job_id)
+
+
+@require_safe
+@login_required
+@page
+def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
+    row = find_merge(request.user, merge_id)
+    context = {
+        "section": "merge",
+        "merge": merge_json(row),
+        "job": row.jobs.order_by("-queued_at").first(),
+        **_report(row.artefact.report if row.artefact else None),
+    }
+    return render(request, "merges/page.html", context)
+
+
+def _report(report: dict[str, Any] | None) -> dict[str, Any]:
+    if report is None:
+        return {}
+    modules = report["per_module"]
+    return {
+        "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
+        "modules": modules[:SHOWN_MODULES],
+        "more_modules": max(0, len(modules) - SHOWN_MODULES),
+    }

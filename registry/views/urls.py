@@ -1,0 +1,32 @@
+"""The pages of the registry."""
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from registry.views import accounts, adapters, jobs
+from registry.views.home import home
+from registry.views.upload import upload
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("adapters/", adapters.adapters, name="adapters"),
+    path("adapters/<str:owner>/<str:name>/", adapters.adapter, name="adapter"),
+    path("upload/", upload, name="upload"),
+    path("jobs/", jobs.jobs, name="jobs"),
+    path("jobs/<uuid:job_id>/", jobs.job, name="job"),
+    path("jobs/<uuid:job_id>/cancel/", jobs.cancel_job, name="cancel_job"),
+    path("merges/<uuid:merge_id>/", jobs.merge, name="merge_page"),
+    path(
+        "login/",
+        LoginView.as_view(
+            template_name="accounts/login.html",
+            redirect_authenticated_user=True,
+            extra_context={"section": "login"},
+        ),
+        name="login",
+    ),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("signup/", accounts.signup, name="signup"),
+    path("settings/tokens/", accounts.tokens, name="tokens"),
+    path("settings/tokens/<int:token_id>/revoke/", accounts.revoke_token, name="revoke_token"),
+]

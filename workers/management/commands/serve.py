@@ -1,0 +1,60 @@
+"""`manage.py serve`: the site and one worker in the foreground; SIGTERM or Ctrl-C stops both within 10 s."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+STOP_S = 8
+
+
+class Command(BaseCommand):
+    help = "Serve the site and run one worker in the foreground."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        call_command("collectstatic", interactive=False, verbosity=0)
+        web = [
+            *("gunicorn", "config.wsgi", "--bind", f"{settings.HOST}:{settings.PORT}"),
+            *("--worker-class", "gthread", "--threads", "16", "--keep-alive", "65", "--timeout", "120"),
+            *("--log-level", "warning"),
+        ]
+        worker = ["celery", "-A", "config", "worker", "--loglevel", "WARNING", "--without-mingle", "--without-gossip"]
+        signal.signal(signal.SIGTERM, _interrupt)
+        processes = [self._start(command) for command in (web, worker)]
+        self.stdout.write(f"Loradex is at {settings.EXTERNAL_URL} (Ctrl-C stops it)")
+        self.stdout.flush()
+        try:
+            while all(process.poll() is None for process in processes):
+                time.sleep(0.2)
+            raise SystemExit("The site or the worker ended by itself; its last lines above say why.")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _stop(processes)
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        # A session each, so that Ctrl-C reaches this process alone, which then stops them in order.
+        return subprocess.Popen([sys.executable, "-m", *command], cwd=settings.ROOT, start_new_session=True)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to all, SIGKILL to the group of whatever is left after STOP_S seconds."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_S
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,66 @@
+"""A thread in every worker's main process: says that the worker lives, and re-drives what was lost."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import billiard
+from celery.signals import worker_init, worker_ready, worker_shutting_down
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.models.functions import Now
+
+from registry.jobs import release_worker, sweep
+from registry.models import WorkerHeartbeat
+from workers.runner import worker_name
+
+logger = logging.getLogger(__name__)
+
+# A deploy waits this long for the running job before the job goes back to the queue.
+GRACE_S = 4
+
+
+@worker_init.connect
+def name_worker(**_: Any) -> None:
+    worker_name()  # before the pool forks, so that the child has the same name
+
+
+@worker_ready.connect
+def start_sweeper(**_: Any) -> None:
+    threading.Thread(target=_sweep_for_ever, name="sweeper", daemon=True).start()
+
+
+def _sweep_for_ever() -> None:
+    while True:
+        beat()
+        time.sleep(min(5, settings.JOB_LEASE_S / 4))
+
+
+def beat() -> None:
+    """One round. A database that is away is waited for."""
+    try:
+        WorkerHeartbeat.objects.update_or_create(name=worker_name(), defaults={"seen_at": Now()})
+        sweep()
+    except DatabaseError:
+        logger.warning("Sweep failed, trying again", exc_info=True)
+        connection.close()
+    except Exception:
+        # The thread must outlive whatever one round meets.
+        logger.exception("Sweep failed")
+
+
+@worker_shutting_down.connect
+def give_back(**_: Any) -> None:
+    threading.Thread(target=_give_back_after_grace, name="give-back", daemon=True).start()
+
+
+def _give_back_after_grace() -> None:
+    """A job that outlasts the grace goes back to the queue at once, instead of when its lease has expired."""
+    time.sleep(GRACE_S)
+    for child in billiard.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    logger.info("Stopping: %d running jobs go back to the queue", release_worker(worker_name()))
+    os._exit(0)
