@@ -1,0 +1,159 @@
+"""A real site and worker, as `manage.py serve` runs them, with a DATA_DIR of their own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Site:
+    """A running Loradex. `env` is what its processes see."""
+
+    url: str
+    data_dir: Path
+    env: dict[str, str]
+    processes: list[subprocess.Popen] = field(default_factory=list)
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command. Returns: its stdout."""
+        command = [sys.executable, "manage.py", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def create_token(self, user: str, *flags: str) -> str:
+        return self.manage("create_token", user, *flags).split()[-1]
+
+    def client(self, token: str | None = None) -> "Client":
+        return Client(self.url + "/api/v1", token)
+
+    def start(self, *command: str) -> subprocess.Popen:
+        """Start one more process of the site, in a process group of its own."""
+        log = (self.data_dir / f"process-{len(self.processes)}.log").open("wb")
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+        )
+        self.processes.append(process)
+        return process
+
+    def start_web(self) -> None:
+        port = self.url.rsplit(":", 1)[1]
+        self.start("-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
+                   "--threads", "8")  # fmt: skip
+        wait_for(lambda: _answers(self.url), 60, "the site to answer")
+
+    def start_worker(self) -> subprocess.Popen:
+        return self.start("-m", "celery", "-A", "config", "worker", "--loglevel", "INFO", "--without-mingle")
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.data_dir.glob("process-*.log")))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url + "/healthz", timeout=2).ok
+    except requests.ConnectionError:
+        return False
+
+
+def wait_for(condition: Any, timeout_s: float, what: str) -> Any:
+    """The first true value of `condition()`. Fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {timeout_s} s for {what}")
+
+
+class Client:
+    """Speaks the REST contract."""
+
+    def __init__(self, base: str, token: str | None) -> None:
+        self.base = base
+        self.session = requests.Session()
+        if token:
+            self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.session.get(self.base + path, timeout=60, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return self.session.post(self.base + path, timeout=120, **options)
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        return self.session.request(method, self.base + path, timeout=60, **options)
+
+    def upload(self, name: str, folder: Path, **fields: Any) -> requests.Response:
+        """POST /adapters/ with the adapter's files in `folder`."""
+        known = ("adapter_config.json", "adapter_model.safetensors", "README.md", "samples.jsonl", "gates.safetensors")
+        files = {file: (file, (folder / file).read_bytes()) for file in known if (folder / file).exists()}
+        return self.post("/adapters/", files=files, data={"name": name, **fields})
+
+    def finished(self, job: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
+        """The job once it has reached a final state."""
+
+        def final() -> dict[str, Any] | None:
+            now = self.get(f"/jobs/{job['id']}/").json()
+            return now if now["status"] in ("succeeded", "failed", "cancelled") else None
+
+        return wait_for(final, timeout_s, f"job {job['id']}")
+
+    def upload_ready(self, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
+        """Upload and wait. Returns: the adapter, ready."""
+        answer = self.upload(name, folder, **fields)
+        assert answer.status_code == 202, answer.text
+        job = self.finished(answer.json()["job"])
+        assert job["status"] == "succeeded", json.dumps(job)
+        return self.get(f"/adapters/{name}/").json()
+
+
+@contextmanager
+def running_site(data_dir: Path, *, worker: bool = True, **env: str) -> Iterator[Site]:
+    """A site (and worker) on a free port; stopped afterwards."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    port = str(free_port())
+    site = Site(
+        url=f"http://127.0.0.1:{port}",
+        data_dir=data_dir,
+        env=os.environ | {"DATA_DIR": str(data_dir), "PORT": port, "OMP_NUM_THREADS": "1"} | env,
+    )
+    site.manage("migrate", "--verbosity", "0")
+    site.manage("collectstatic", "--noinput", "--verbosity", "0")
+    try:
+        if worker:
+            site.start_worker()
+        site.start_web()
+        yield site
+    finally:
+        site.stop()
