@@ -82,15 +82,12 @@ def check_inputs(recipe: Recipe, files: list[WeightedFile]) -> None:
 def recipe_of(merge: Merge) -> Recipe:
     """The recipe that a stored merge was asked for with."""
     inputs = merge.inputs.select_related("revision__adapter").prefetch_related("revision__files__blob")
-    rank = merge.output["rank"]
-    output = Output(
-        name=merge.output.get("name"),
-        visibility=merge.output["visibility"],
-        rank_mode=rank["mode"],
-        rank_value=rank.get("value"),
-        dtype=merge.output["dtype"],
+    return Recipe(
+        merge.method,
+        [Parent(item.revision, item.weight) for item in inputs],
+        merge.params,
+        Output.from_json(merge.output),
     )
-    return Recipe(merge.method, [Parent(item.revision, item.weight) for item in inputs], merge.params, output)
 
 
 def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:

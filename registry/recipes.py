@@ -9,15 +9,14 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 
 from lora.merges import MERGES
-from lora.merging import ENGINE_VERSION, OutputSpec
+from lora.merging import ENGINE_VERSION
+from lora.recipe import OutputSpec, resolve_weights
 from registry.adapters import open_adapter
 from registry.errors import Conflict, Invalid, NotMergeable
 from registry.models import Revision
 from registry.queries import find_adapter, find_revision
 
 MAX_INPUTS = 100
-RANK_MODES = ("exact", "fixed", "max_input", "energy")
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,24 @@ class Parent:
 
 @dataclass(frozen=True)
 class Output:
-    """What to write. Without a name no adapter is registered. `rank_value`: R, or the energy in (0, 1]."""
+    """What to write. Without a name no adapter is registered."""
 
     name: str | None
     visibility: str
-    rank_mode: str
-    rank_value: float | None
-    dtype: str | None
+    spec: OutputSpec
 
     def as_json(self) -> dict[str, Any]:
-        rank = {"mode": self.rank_mode} | ({} if self.rank_value is None else {"value": self.rank_value})
+        value = {} if self.spec.rank_value is None else {"value": self.spec.rank_value}
         named = {} if self.name is None else {"name": self.name}
-        return named | {"visibility": self.visibility, "rank": rank, "dtype": self.dtype}
+        rank = {"mode": self.spec.rank_mode} | value
+        return named | {"visibility": self.visibility, "rank": rank, "dtype": self.spec.dtype}
 
-    def spec(self) -> OutputSpec:
-        return OutputSpec(rank_mode=self.rank_mode, rank_value=self.rank_value, dtype=self.dtype)
+    @classmethod
+    def from_json(cls, output: dict[str, Any]) -> "Output":
+        """The inverse of `as_json`."""
+        rank = output["rank"]
+        spec = OutputSpec(rank["mode"], rank.get("value"), output["dtype"])
+        return cls(output.get("name"), output["visibility"], spec)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Recipe:
                 "method": self.method,
                 "inputs": [[parent.revision.commit, parent.weight] for parent in self.parents],
                 "params": self.params,
-                "rank": [self.output.rank_mode, self.output.rank_value],
-                "dtype": self.output.dtype,
+                "rank": [self.output.spec.rank_mode, self.output.spec.rank_value],
+                "dtype": self.output.spec.dtype,
                 "engine": ENGINE_VERSION,
             }
         )
@@ -104,6 +106,7 @@ def parse_recipe(user: AbstractBaseUser, payload: Any) -> Recipe:
         raise Invalid("method is missing: the name of a merge method, see GET /methods/.", detail={"method": "missing"})
     params = asdict(MERGES.parse(method, fields.get("params", {})))
     parents = _parse_inputs(user, fields.get("inputs"))
+    resolve_weights(method, [parent.weight for parent in parents])  # refuses sums that mean nothing
     return Recipe(method, parents, params, _parse_output(user, fields.get("output", {}), parents))
 
 
@@ -126,8 +129,6 @@ def _parse_inputs(user: AbstractBaseUser, value: Any) -> list[Parent]:
         )
     items = [_object(item, f"inputs[{index}]", {"adapter", "revision", "weight"}) for index, item in enumerate(value)]
     weights = [_parse_weight(index, item.get("weight"), 1 / len(items)) for index, item in enumerate(items)]
-    if not any(weights):
-        raise Invalid("The weights are all zero. Give at least one that is not.", detail={"inputs": "zero weights"})
     revisions = [_parse_revision(user, index, item) for index, item in enumerate(items)]
     _check_distinct(revisions)
     _check_bases(revisions)
@@ -137,7 +138,8 @@ def _parse_inputs(user: AbstractBaseUser, value: Any) -> list[Parent]:
 def _parse_weight(index: int, value: Any, default: float) -> float:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e6:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or abs(value) > 1e6:
         raise Invalid(
             f"inputs[{index}].weight must be a finite number, at most 1e6 in size.",
             detail={f"inputs[{index}].weight": "not a finite number"},
@@ -206,25 +208,6 @@ def _parse_output(user: AbstractBaseUser, value: Any, parents: list[Parent]) -> 
     visibility = fields.get("visibility", "private" if private else "public")
     if visibility not in ("public", "private"):
         raise Invalid("output.visibility is 'public' or 'private'.", detail={"output.visibility": "unknown value"})
-    dtype = fields.get("dtype")
-    if dtype is not None and dtype not in DTYPES:
-        raise Invalid(f"output.dtype is one of {', '.join(DTYPES)}.", detail={"output.dtype": "unknown value"})
-    mode, rank = _parse_rank(fields.get("rank", {"mode": "max_input"}))
-    return Output(name, visibility, mode, rank, dtype)
-
-
-def _parse_rank(value: Any) -> tuple[str, float | None]:
-    fields = _object(value, "output.rank", {"mode", "value"})
-    mode, rank = fields.get("mode", "max_input"), fields.get("value")
-    if mode not in RANK_MODES:
-        raise Invalid(f"output.rank.mode is one of {', '.join(RANK_MODES)}.", detail={"output.rank": "unknown mode"})
-    number = isinstance(rank, int | float) and not isinstance(rank, bool)
-    if mode == "fixed" and not (isinstance(rank, int) and number and 1 <= rank <= 65_536):
-        raise Invalid("output.rank.value is a whole number from 1.", detail={"output.rank.value": "not a rank"})
-    if mode == "energy" and not (number and 0 < rank <= 1):
-        raise Invalid(
-            "output.rank.value is the energy to keep, in (0, 1].", detail={"output.rank.value": "out of range"}
-        )
-    if mode in ("exact", "max_input") and rank is not None:
-        raise Invalid(f"output.rank.value has no meaning with mode {mode}.", detail={"output.rank.value": "unexpected"})
-    return mode, rank
+    rank = _object(fields.get("rank", {}), "output.rank", {"mode", "value"})
+    spec = OutputSpec(rank.get("mode", "max_input"), rank.get("value"), fields.get("dtype"))
+    return Output(name, visibility, spec)

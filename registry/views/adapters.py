@@ -72,6 +72,7 @@ def adapter_context(request: HttpRequest, owner: str, name: str) -> dict[str, An
         "row": row,
         "short_name": row.name,
         "is_owner": may_write,
+        "visibilities": Adapter.Visibility.values,
         "is_main": revision.pk == row.head_id,
         "binding": _binding(revision.facts),
         "heatmap": charts.heatmap(modules, "norm", "‖ΔW‖"),

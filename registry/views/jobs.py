@@ -38,9 +38,16 @@ def jobs(request: HttpRequest) -> HttpResponse:
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """The job; only its changing part where htmx asks for it."""
     row = find_job(request.user, job_id)
-    context = {"section": "jobs", "job": row, "is_open": row.status not in Job.FINAL}
+    context = {"section": "jobs", "job": row, "is_open": row.status not in Job.FINAL, "duration": _duration(row)}
     template = "jobs/status.html" if "HX-Request" in request.headers else "jobs/page.html"
     return render(request, template, context)
+
+
+def _duration(row: Job) -> str:
+    if row.started_at is None or row.finished_at is None:
+        return ""
+    seconds = (row.finished_at - row.started_at).total_seconds()
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 @require_POST
@@ -73,6 +80,8 @@ def _report(report: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     modules = report["per_module"]
     return {
+        "energy_kept": f"{report['energy_kept']:.2%}",
+        "relative_error": f"{report['relative_error']:.2%}",
         "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
         "modules": modules[:SHOWN_MODULES],
         "more_modules": max(0, len(modules) - SHOWN_MODULES),

@@ -49,7 +49,7 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
             recipe.method,
             recipe.params,
             files,
-            recipe.output.spec(),
+            recipe.output.spec,
             folder,
             metadata=_metadata(recipe),
             progress=work.part(0.0, 0.8),
@@ -72,6 +72,6 @@ def _metadata(recipe: Recipe) -> dict[str, str]:
         }
         for parent in recipe.parents
     ]
-    output = {"rank": recipe.output.as_json()["rank"], "dtype": recipe.output.dtype}
+    output = {"rank": recipe.output.as_json()["rank"], "dtype": recipe.output.spec.dtype}
     lineage = {"method": recipe.method, "inputs": inputs, "params": recipe.params, "output": output}
     return {"loradex.recipe": json.dumps(lineage | {"engine": ENGINE_VERSION}, sort_keys=True)}
