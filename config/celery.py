@@ -2,16 +2,23 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-app = Celery("loradex")
-app.conf.update(settings.CELERY)
-app.autodiscover_tasks(["workers"])
 
-for _folder in settings.CELERY["broker_transport_options"].values():
-    # The filesystem transport expects its folders to exist.
-    if isinstance(_folder, str):
-        Path(_folder).mkdir(parents=True, exist_ok=True)
+
+def _options() -> dict[str, Any]:
+    for folder in settings.CELERY["broker_transport_options"].values():
+        # The filesystem transport expects its folders to exist.
+        if isinstance(folder, str):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    return settings.CELERY
+
+
+app = Celery("loradex")
+# A promise: this module is imported while the settings are still being read.
+app.add_defaults(_options)
+app.autodiscover_tasks(["workers"])

@@ -38,7 +38,7 @@ def file_response(request: HttpRequest, path: str, blob: Blob) -> HttpResponse:
     if partial:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamingHttpResponse(
-        _read(open_blob(blob), start, end) if request.method != "HEAD" else iter(()),
+        _Span(open_blob(blob), start, end) if request.method != "HEAD" else (),
         status=206 if partial else 200,
         content_type="application/octet-stream",
         headers=headers,
@@ -58,13 +58,22 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     return (start, end) if start < end else None
 
 
-def _read(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    with stream:
+class _Span:
+    """The bytes [start, end) of a stream, in chunks. Django closes it with the response, read or not."""
+
+    def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
         stream.seek(start)
-        left = end - start
-        while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
+        self._stream = stream
+        self._left = end - start
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._stream:
+            while self._left > 0 and (chunk := self._stream.read(min(CHUNK_BYTES, self._left))):
+                self._left -= len(chunk)
+                yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def archive_response(filename: str, files: dict[str, Blob]) -> StreamingHttpResponse:
