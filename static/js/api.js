@@ -1,0 +1,85 @@
+// Calls to the REST API from a page (session + CSRF), and how its refusals are shown.
+
+const API = "/api/v1/";
+
+export class ApiError extends Error {
+  constructor(status, body) {
+    super(body.message || `The server answered ${status}.`);
+    this.status = status;
+    this.code = body.code;
+    this.detail = body.detail || {};
+  }
+}
+
+export const csrfToken = () => document.querySelector("meta[name=csrf-token]").content;
+
+export async function call(method, path, body) {
+  const headers = { Accept: "application/json", "X-CSRFToken": csrfToken() };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(API + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new ApiError(0, { message: "The server cannot be reached. Check your connection and try again." });
+  }
+  const data = answer.status === 204 ? null : await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, data || {});
+  return data;
+}
+
+// el("a", {href: "/x", class: "chip"}, "text", otherNode)
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export function clearErrors(form) {
+  for (const field of form.querySelectorAll("[aria-invalid]")) {
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  }
+  for (const note of form.querySelectorAll("p.error")) note.remove();
+  const box = form.querySelector("[data-errors]");
+  if (box) box.replaceChildren();
+}
+
+export function markField(field, message) {
+  const note = el("p", { class: "error", id: `${field.id || field.name}-error` }, message);
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", note.id);
+  (field.closest(".field") || field.parentElement).append(note);
+}
+
+const text = (value) => (Array.isArray(value) ? value.map(text).join(" ") : typeof value === "string" ? value : JSON.stringify(value));
+
+// Puts each part of a refusal beside the field it is about; what belongs to no field goes into the form's error box.
+export function showError(form, error) {
+  const box = form.querySelector("[data-errors]");
+  const keys = Object.keys(error.detail || {});
+  const fields = keys.map((key) => form.querySelector(`[name="${CSS.escape(key)}"]`));
+  if (keys.length > 0 && fields.every(Boolean)) {
+    fields.forEach((field, index) => markField(field, keys.length === 1 ? error.message : text(error.detail[keys[index]])));
+    fields[0].focus();
+    return;
+  }
+  const notice = el("div", { class: "notice bad", role: "alert" }, el("p", {}, error.message));
+  const problems = error.detail.problems || error.detail.inputs || [];
+  if (problems.length) {
+    notice.append(el("ul", {}, ...problems.map((problem) => problemLine(problem))));
+  }
+  if (error.status === 401 || (error.status === 403 && error.code === "not_authenticated")) {
+    notice.append(el("p", {}, el("a", { href: `/login/?next=${encodeURIComponent(location.pathname + location.search)}` }, "Log in"), " and try again."));
+  }
+  box.replaceChildren(notice);
+  box.scrollIntoView({ block: "nearest" });
+}
+
+function problemLine({ where, adapter, code, message }) {
+  const place = where || adapter;
+  return el("li", {}, place ? el("strong", {}, `${place}: `) : null, message, " ", el("code", {}, code));
+}
