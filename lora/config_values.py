@@ -1,6 +1,7 @@
 """Readers of single values of an `adapter_config.json`. Each refuses with the sentence that repairs the value."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +15,7 @@ MAX_ENTRIES = 100_000
 MAX_TEXT = 500
 MAX_REPLICATIONS = 1_000
 
-# Libraries that whoever loads an adapter has imported anyway; nothing is imported here.
-_LIBRARIES = ("transformers", "transformers_modules", "diffusers", "sentence_transformers", "timm", "peft", "unsloth")
+_NO_MODELS = sys.stdlib_module_names - {"__main__"}
 _INITS = ("gaussian", "eva", "olora", "pissa", "corda", "loftq", "orthogonal", "lora_ga", "mica")
 _TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
@@ -188,11 +188,15 @@ def pattern_of(read: Callable[[object], Any]) -> Callable[[object], Mapping[str,
 
 
 def auto_mapping(value: object) -> None:
-    """PEFT before 0.20 imported `parent_library`; whoever downloads the file may still use such a version."""
+    """PEFT writes where the base's class is defined; versions before 0.20 imported that module when asked to.
+
+    A model's own module is harmless to whoever has it. One of the standard library holds no model: it is an attack.
+    """
     library = value.get("parent_library") if isinstance(value, dict) else value
-    names_library = isinstance(library, str) and library.split(".")[0] in _LIBRARIES and _MODULE.fullmatch(library)
-    if library is not None and not names_library:
-        raise RefusedValue("imports_code", "parent_library makes PEFT import a module. Remove auto_mapping.")
+    if library is None:
+        return
+    if not isinstance(library, str) or not _MODULE.fullmatch(library) or library.split(".")[0] in _NO_MODELS:
+        raise RefusedValue("imports_code", "parent_library makes PEFT import a module. Set auto_mapping to null.")
 
 
 def megatron_core(value: object) -> None:

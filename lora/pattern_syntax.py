@@ -32,7 +32,7 @@ class Chars:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A place between characters: `^`, `$`, `b` or `B`."""
+    """A place between characters: `^`, `$` or `b` (the edge of a word)."""
 
     kind: str
 
@@ -101,7 +101,7 @@ class _Parser:
     def whole(self) -> Node:
         node = self.choice()
         if self.at < len(self.pattern):
-            raise UnsafePattern("its brackets do not match")
+            raise UnsafePattern("it has brackets that do not match")
         return node
 
     def peek(self) -> str:
@@ -138,6 +138,8 @@ class _Parser:
             bounds = _QUANTIFIERS[self.take()]
         else:
             return node
+        if isinstance(node, Anchor):
+            raise UnsafePattern("it repeats nothing")
         self.skip("?")  # lazy or greedy makes no difference to what a full match accepts
         if self.peek() and self.peek() in "*+?{":
             raise UnsafePattern("it repeats a repeat")
@@ -173,13 +175,13 @@ class _Parser:
     def group(self) -> Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise UnsafePattern(f"its groups are nested more than {MAX_DEPTH} deep")
+            raise UnsafePattern(f"it nests groups more than {MAX_DEPTH} deep")
         look = any(self.skip(sign) for sign in ("?=", "?!", "?<=", "?<!"))
         if not look and not self.skip("?:") and self.peek() == "?":
             raise UnsafePattern("it uses flags or named groups")
         body = self.choice()
         if not self.skip(")"):
-            raise UnsafePattern("its brackets do not match")
+            raise UnsafePattern("it has brackets that do not match")
         self.depth -= 1
         return Look(body) if look else body
 
@@ -187,7 +189,7 @@ class _Parser:
         char = self.take()
         if char.lower() in _SETS:
             return Chars(_SETS[char.lower()], negated=char.isupper())
-        if char in "bB":
+        if char == "b":
             return Anchor(char)
         if char.isalnum():
             raise UnsafePattern("it uses backreferences or rare escapes")

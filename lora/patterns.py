@@ -110,9 +110,7 @@ def _holds(anchor: str, before: str, after: str) -> bool:
         return not before
     if anchor == "$":
         return not after
-    if anchor:
-        return ((before in WORD) is not (after in WORD)) is (anchor == "b")
-    return True
+    return not anchor or (before in WORD) is not (after in WORD)
 
 
 class PatternTable:

@@ -199,10 +199,9 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else(
     damaged = (GOOD[:at] + inserted + GOOD[at + cut :])[:end]
     try:
         header = read(damaged)
-    except InvalidAdapter as refusal:
-        assert refusal.problems
-    else:
-        assert sum(tensor.end - tensor.start for tensor in header.tensors.values()) == len(damaged) - header.data_offset
+    except InvalidAdapter:
+        return
+    assert sum(tensor.end - tensor.start for tensor in header.tensors.values()) == len(damaged) - header.data_offset
 
 
 def test_three_thousand_tensors_are_read_quickly(tmp_path: Path) -> None:
