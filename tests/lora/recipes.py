@@ -1,0 +1,36 @@
+"""Recipes over folders that hold an adapter, run as a worker would."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lora.config import parse_config
+from lora.header import read_header
+from lora.layout import read_layout
+from lora.merging import MergeInput, OutputSpec, merge
+
+
+def merge_input(folder: Path, weight: float | None = None, name: str | None = None) -> MergeInput:
+    """Read config and header of a folder into an input."""
+    weights = folder / "adapter_model.safetensors"
+    config = parse_config((folder / "adapter_config.json").read_bytes())
+    with weights.open("rb") as stream:
+        header = read_header(stream, weights.stat().st_size)
+    return MergeInput(weights, read_layout(header, config), config, weight, name or f"ada/{folder.name}")
+
+
+def run_merge(
+    out: Path,
+    folders: Sequence[Path],
+    method: str = "weighted_sum",
+    params: dict[str, Any] | None = None,
+    weights: Sequence[float] | None = None,
+    output: OutputSpec | None = None,
+) -> dict[str, Any]:
+    """Merge the adapters in `folders` into `out`, which is created; return the report."""
+    out.mkdir(parents=True)
+    inputs = [
+        merge_input(folder, weight) for folder, weight in zip(folders, weights or [None] * len(folders), strict=True)
+    ]
+    spec = output or OutputSpec()
+    return merge(method, params or {}, inputs, spec, out, metadata={"recipe": "test"})
