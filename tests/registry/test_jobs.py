@@ -1,0 +1,130 @@
+"""The job state machine: who may change which row."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from registry import jobs
+from registry.errors import Conflict
+from registry.models import Job, Revision
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch):
+    """The ids that were sent to the broker, instead of sending them."""
+    ids = []
+    monkeypatch.setattr(jobs, "notify", lambda job_ids: ids.extend(job_ids))
+    return ids
+
+
+@pytest.fixture
+def job():
+    return Job.objects.create(kind="ingest")
+
+
+def expire(job):
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_job_is_claimed_once(job):
+    first = jobs.claim(job.pk, "a")
+    assert (first.status, first.attempts, first.worker) == ("running", 1, "a")
+    assert jobs.claim(job.pk, "b") is None
+
+
+def test_an_expired_lease_can_be_claimed_and_the_first_worker_changes_nothing_any_more(job):
+    zombie = jobs.claim(job.pk, "a")
+    expire(job)
+    heir = jobs.claim(job.pk, "b")
+    assert heir.attempts == 2
+    for change in (
+        lambda: jobs.renew(zombie),
+        lambda: jobs.set_progress(zombie, 0.5),
+        lambda: jobs.fail(zombie, "internal", "late"),
+    ):
+        with pytest.raises(jobs.LeaseLost):
+            change()
+    with pytest.raises(jobs.LeaseLost), jobs.finishing(zombie, {}):
+        raise AssertionError("the block of a zombie must not run")
+    assert not jobs.release(zombie)
+    with jobs.finishing(heir, {"ok": True}):
+        pass
+    assert Job.objects.get().status == "succeeded"
+
+
+def test_what_the_finishing_block_stores_is_undone_with_it(job):
+    mine = jobs.claim(job.pk, "a")
+    with pytest.raises(ZeroDivisionError), jobs.finishing(mine, {}):
+        Job.objects.create(kind="other")
+        1 / 0  # noqa: B018
+    assert Job.objects.get().status == "running"
+
+
+def test_a_released_job_is_free_at_once_and_sent_again(job, sent):
+    mine = jobs.claim(job.pk, "a")
+    assert jobs.release_worker("b") == 0
+    assert jobs.release_worker("a") == 1
+    with pytest.raises(jobs.LeaseLost):
+        jobs.renew(mine)
+    jobs.sweep()
+    assert sent == [job.pk]
+    assert jobs.claim(job.pk, "c").attempts == 2
+
+
+def test_the_sweeper_requeues_expired_leases_and_gives_up_after_the_limit(job, sent):
+    for attempt in range(jobs.MAX_ATTEMPTS):
+        assert jobs.claim(job.pk, "a").attempts == attempt + 1
+        expire(job)
+        jobs.sweep()
+    job.refresh_from_db()
+    assert (job.status, job.error["code"]) == ("failed", "internal")
+    assert sent == [job.pk] * (jobs.MAX_ATTEMPTS - 1)
+
+
+def test_the_sweeper_leaves_what_is_running_and_what_was_just_sent(job, sent):
+    Job.objects.filter(pk=job.pk).update(notified_at=timezone.now())
+    running = jobs.claim(Job.objects.create(kind="ingest").pk, "a")
+    jobs.sweep()
+    assert sent == []
+    running.refresh_from_db()
+    assert running.status == "running"
+
+
+def test_cancelling_stops_the_worker_and_ends_once(job):
+    mine = jobs.claim(job.pk, "a")
+    jobs.cancel(job)
+    with pytest.raises(jobs.LeaseLost):
+        jobs.set_progress(mine, 0.5)
+    with pytest.raises(Conflict):
+        jobs.cancel(job)
+
+
+def test_a_message_is_sent_only_after_commit(sent, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        job = jobs.enqueue("ingest")
+        assert sent == []
+    assert sent == [job.pk]
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"),
+    [
+        ({"status": "running"}, "running_job_has_a_lease"),
+        ({"status": "failed"}, "failed_job_has_an_error"),
+        ({"status": "succeeded"}, "succeeded_job_has_a_result"),
+        ({"progress": 1.5}, "progress_is_a_fraction"),
+    ],
+)
+def test_the_database_refuses_impossible_rows(fields, constraint):
+    with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+        Job.objects.create(kind="ingest", **fields)
+
+
+def test_every_status_is_final_or_can_be_cancelled():
+    for status in Job.Status:
+        assert (status in Job.FINAL) != (status in (Job.Status.QUEUED, Job.Status.RUNNING))
+    assert set(Revision.State) == {"checking", "ready", "rejected"}
