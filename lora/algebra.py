@@ -70,25 +70,38 @@ def low_rank_spectrum(terms: Sequence[Factors]) -> Spectrum:
     left, R_left = torch.linalg.qr(torch.cat([term.B * term.scaling for term in terms], dim=1))
     right, R_right = torch.linalg.qr(torch.cat([term.A for term in terms]).T)
     U, sigma, Vh = torch.linalg.svd(R_left @ R_right.T, full_matrices=False)
-    sigma, rank = numerical_rank(sigma, max(left.shape[0], right.shape[0]))
-    return balanced(left @ U[:, :rank], sigma, Vh[:rank] @ right.T, None)
+    ranks = [term.A.shape[0] for term in terms]
+    largest_term = max(
+        float(torch.linalg.norm(part_left @ part_right.T))
+        for part_left, part_right in zip(R_left.split(ranks, 1), R_right.split(ranks, 1), strict=True)
+    )
+    # terms that cancel leave rounding of their own size, not of the size of what remains
+    rank = numerical_rank(sigma, max(left.shape[0], right.shape[0]), max(largest_term, float(sigma[0])))
+    return balanced(left @ U[:, :rank], sigma[:rank], Vh[:rank] @ right.T)
 
 
-def numerical_rank(sigma: Tensor, size: int) -> tuple[Tensor, int]:
-    """Drop the σ that are float64 rounding of a zero in a matrix with this longer side."""
-    if not len(sigma):
-        return sigma, 0
-    kept = sigma[sigma > size * torch.finfo(torch.float64).eps * sigma[0]]
-    return kept, len(kept)
+def numerical_rank(sigma: Tensor, size: int, scale: float | None = None) -> int:
+    """Return how many σ are more than float64 rounding.
+
+    Args:
+        sigma: (k,), descending, k >= 1.
+        size: the longer side of the matrix.
+        scale: magnitude of what the matrix was computed from; None means σ₁.
+    """
+    largest = float(sigma[0]) if scale is None else scale
+    return int((sigma > size * torch.finfo(torch.float64).eps * largest).sum())
 
 
-def balanced(U: Tensor, sigma: Tensor, Vh: Tensor, energy: float | None) -> Spectrum:
-    """Split Σ evenly over both sides and fix the signs: files become equal, and rounding hits both alike."""
-    root = sigma.sqrt()
+def balanced(U: Tensor, sigma: Tensor, Vh: Tensor, energy: float | None = None) -> Spectrum:
+    """Split Σ evenly over both sides and fix the signs: files become equal, and rounding hits both alike.
+
+    Args:
+        U: (d_out, k). sigma: (k,), positive. Vh: (k, d_in).
+        energy: ‖ΔW‖²_F where directions were cut off already; None means Σσ².
+    """
+    signs = torch.ones_like(sigma)
     if len(sigma):
-        largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))[0]
-        root_signed = torch.where(largest < 0, -root, root)
-    else:
-        root_signed = root
+        signs[U.gather(0, U.abs().argmax(dim=0, keepdim=True))[0] < 0] = -1
+    root = signs * sigma.sqrt()
     total = float(sigma.square().sum()) if energy is None else energy
-    return Spectrum(root_signed[:, None] * Vh, U * root_signed, sigma, total)
+    return Spectrum(root[:, None] * Vh, U * root, sigma, total)

@@ -106,8 +106,8 @@ def streamed_spectrum(delta: Elementwise, rank: int | None) -> Spectrum:
 def _dense_spectrum(delta: Elementwise) -> Spectrum:
     dense = torch.cat([block for _, block in delta.blocks()])
     U, sigma, Vh = torch.linalg.svd(dense, full_matrices=False)
-    sigma, rank = numerical_rank(sigma, max(dense.shape))
-    return balanced(U[:, :rank], sigma, Vh[:rank], None)
+    rank = numerical_rank(sigma, max(dense.shape))
+    return balanced(U[:, :rank], sigma[:rank], Vh[:rank])
 
 
 def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
@@ -128,8 +128,8 @@ def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
         projected = right  # ΔWᵀ·left: of the last round, not orthonormal
         right = torch.linalg.qr(projected).Q
     U, sigma, Vh = torch.linalg.svd(projected.T, full_matrices=False)
-    sigma, kept = numerical_rank(sigma[:rank], max(d_out, d_in))
-    return balanced(left @ U[:, :kept], sigma, Vh[:kept], energy)
+    kept = numerical_rank(sigma[:rank], max(d_out, d_in))
+    return balanced(left @ U[:, :kept], sigma[:kept], Vh[:kept], energy)
 
 
 def _gram_spectrum(delta: Elementwise) -> Spectrum:
