@@ -1,10 +1,12 @@
-"""The pages of retrieval and merging."""
+"""The pages of adapters, retrieval and merging."""
 
 from django.urls import path
 
-from retrieval import views
+from retrieval.views import adapters, ask
 
 urlpatterns = [
-    path("retrieve/", views.retrieve, name="retrieve"),
-    path("merge/", views.merge, name="merge"),
+    path("adapters/", adapters.adapters, name="adapters"),
+    path("adapters/<str:owner>/<str:name>/", adapters.adapter, name="adapter"),
+    path("retrieve/", ask.retrieve, name="retrieve"),
+    path("merge/", ask.merge, name="merge"),
 ]

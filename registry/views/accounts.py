@@ -28,6 +28,7 @@ class SignUpForm(BaseUserCreationForm):
 
     class Meta(BaseUserCreationForm.Meta):
         model = User
+        help_texts = {"username": "The first half of your experts' names. Letters, digits, “.”, “_” and “-”."}
 
     def create(self) -> User | None:
         """The new account; None, with an error on the form, where the name is refused."""

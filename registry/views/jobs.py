@@ -38,7 +38,14 @@ def jobs(request: HttpRequest) -> HttpResponse:
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """The job; only its changing part where htmx asks for it."""
     row = find_job(request.user, job_id)
-    context = {"section": "jobs", "job": row, "is_open": row.status not in Job.FINAL, "duration": _duration(row)}
+    detail = (row.error or {}).get("detail", {})
+    context = {
+        "section": "jobs",
+        "job": row,
+        "is_open": row.status not in Job.FINAL,
+        "duration": _duration(row),
+        "reasons": detail.get("problems") or detail.get("inputs"),
+    }
     template = "jobs/status.html" if "HX-Request" in request.headers else "jobs/page.html"
     return render(request, template, context)
 

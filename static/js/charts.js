@@ -12,7 +12,7 @@ function colour(name) {
   return value;
 }
 
-const format = (value) => (value === 0 ? "0" : Math.abs(value) < 0.01 || Math.abs(value) >= 10000 ? value.toExponential(2) : value.toPrecision(3));
+const format = (value) => (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 10000) ? value.toExponential(1) : String(Number(value.toPrecision(3))));
 
 function axis(extra) {
   return {
@@ -43,7 +43,7 @@ function heatmap(element, data) {
   const short = (name) => (isNarrow ? name.split(".").at(-1) : name);
   return {
     ...base,
-    grid: { left: 4, right: 8, top: 8, bottom: 64, containLabel: true },
+    grid: { left: 12, right: 8, top: 8, bottom: 64, outerBoundsMode: "same" },
     tooltip: { ...base.tooltip, formatter: ({ value: [column, row, value] }) => `layer ${data.columns[column]}, ${data.rows[row]}\n${data.label} ${format(value)}` },
     xAxis: axis({ type: "category", data: data.columns, name: "layer", nameLocation: "middle", nameGap: 24, splitArea: { show: false } }),
     yAxis: axis({ type: "category", data: data.rows, inverse: true, axisLabel: { formatter: short } }),
@@ -56,8 +56,7 @@ function heatmap(element, data) {
       bottom: 0,
       itemWidth: 12,
       itemHeight: 160,
-      precision: 3,
-      formatter: format,
+      text: [format(Math.max(...values)), format(Math.min(0, ...values))],
       textStyle: { color: colour("muted") },
       inRange: { color: [colour("sunken"), colour("accent")] },
     },
@@ -74,7 +73,7 @@ function spectrum(element, data) {
   return {
     ...base,
     color: palette,
-    grid: { left: 8, right: 16, top: 36, bottom: 28, containLabel: true },
+    grid: { left: 12, right: 16, top: 40, bottom: 32, outerBoundsMode: "same" },
     legend: { type: "scroll", top: 0, textStyle: { color: colour("muted") }, formatter: (name) => (isNarrow ? name.split(".").at(-1) : name) },
     tooltip: { ...base.tooltip, trigger: "axis", valueFormatter: format },
     xAxis: axis({ type: "category", data: Array.from({ length }, (_, index) => index + 1), name: "singular value", nameLocation: "middle", nameGap: 24 }),

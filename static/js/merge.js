@@ -130,7 +130,7 @@ async function start() {
   while (rows().length < 2) addRow();
   document.getElementById("add-input").addEventListener("click", () => addRow().focus());
   ({ merges } = await call("GET", "methods/"));
-  fields.method.replaceChildren(...merges.map(({ name, title }) => el("option", { value: name }, title)));
+  fields.method.replaceChildren(...merges.map(({ name, title }) => el("option", { value: name, selected: name === form.dataset.method }, title)));
   showMethod();
   showRank();
   showOutput();

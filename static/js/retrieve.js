@@ -83,7 +83,7 @@ function showResults(answer) {
   const count = result.matches.length;
   results.replaceChildren(
     el("h2", {}, count === 1 ? "The best expert" : `The ${count} best experts`),
-    el("ol", { class: "plain-list card", id: "matches" }, ...result.matches.map((match, index) => el("li", {}, showMatch(match, index + 1, best)))),
+    el("div", { class: "card" }, el("ol", { class: "plain-list", id: "matches" }, ...result.matches.map((match, index) => el("li", {}, showMatch(match, index + 1, best))))),
     el("p", { class: "muted small" }, `${answer.router} in ${answer.space || "its own space"} · ${took}`),
   );
 }

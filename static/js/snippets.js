@@ -37,7 +37,7 @@ function literal(value, indent) {
 
 // Shows both forms of the request inside `box`.
 export function showSnippets(box, path, body) {
-  const block = (title, code) =>
-    el("div", {}, el("h3", {}, title), el("div", { class: "snippet" }, el("button", { type: "button", class: "button small copy" }, "Copy"), el("pre", {}, el("code", {}, code))));
+  const copy = () => el("button", { type: "button", class: "button small copy" }, "Copy");
+  const block = (title, code) => el("div", { class: "snippet" }, el("h3", {}, title), copy(), el("pre", {}, el("code", {}, code)));
   box.replaceChildren(block("curl", curl(path, body)), block("Python", python(path, body)));
 }

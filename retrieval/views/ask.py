@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from registry.queries import visible_adapters
 
 DEFAULT_ROUTER = "lora_retriever"
+DEFAULT_METHOD = "weighted_sum"
 GIVEN_INPUT = re.compile(r"(?P<adapter>[^:]{1,300})(:(?P<weight>-?[0-9.eE+-]{1,30}))?")
 MAX_GIVEN = 100
 
@@ -35,6 +36,7 @@ def merge(request: HttpRequest) -> HttpResponse:
     context = {
         "section": "merge",
         "inputs": _given_inputs(request.GET.getlist("input")[:MAX_GIVEN]),
+        "default_method": DEFAULT_METHOD,
         "owners": [namespace.name for namespace in owners],
     }
     return render(request, "retrieval/merge.html", context)

@@ -1,0 +1,1 @@
+"""The pages that show prototypes, or ask for experts and merges."""
