@@ -173,12 +173,15 @@ def _spectrum(merged: Merged, bound: int | None) -> Spectrum:
 
 
 def _known_rank(output: OutputSpec, inputs: Sequence[MergeInput]) -> int | None:
-    """Return the output's rank where it does not depend on the result."""
+    """Return the output's rank where it does not depend on the result: at most the highest full rank."""
+    modules = [module for item in inputs for module in item.layout.modules.values()]
     if output.rank_mode == "fixed":
-        return int(output.rank_value or 0)
-    if output.rank_mode == "max_input":
-        return max(module.rank for item in inputs for module in item.layout.modules.values())
-    return None
+        wanted = int(output.rank_value or 0)
+    elif output.rank_mode == "max_input":
+        wanted = max(module.rank for module in modules)
+    else:
+        return None
+    return min(wanted, max(min(module.d_in, module.d_out) for module in modules))
 
 
 def _needed_rank(output: OutputSpec, spectra: Sequence[tuple[Tensor, float]]) -> int:

@@ -41,7 +41,8 @@ class OutputSpec:
     Attributes:
         rank_mode: "exact" (lossless), "fixed" (`rank_value`), "max_input" (the highest rank among the inputs) or
             "energy" (the lowest rank at which every module keeps the fraction `rank_value` of ‖ΔW‖²).
-        rank_value: an int in [1, 4096] for "fixed", a number in (0, 1] for "energy", else None.
+        rank_value: an int in [1, 4096] for "fixed" (the file has less where no module can have as much), a number
+            in (0, 1] for "energy", else None.
         dtype: "float32", "bfloat16" or "float16"; None is the widest of the inputs, at most float32.
     Raises: InvalidParams: on construction, when a value is out of range.
     """
@@ -83,7 +84,7 @@ def resolve_weights(method: str, weights: Sequence[float | None]) -> list[float]
         raise InvalidParams(f"The weights of {method} are relative to each other: give all of them or none.")
     default = 1.0 if relative else 1 / n
     resolved = [default if weight is None else float(weight) for weight in weights]
-    total = math.fsum(abs(weight) for weight in resolved)
+    total = sum(abs(weight) for weight in resolved)
     if total == 0 or not math.isfinite(total):
         raise InvalidParams("The weights must not all be zero, nor overflow.")
     return [weight * n / total for weight in resolved] if relative else resolved

@@ -67,3 +67,16 @@ def loaded_deltas(folder: Path) -> dict[str, torch.Tensor]:
         for path, module in model.named_modules()
         if hasattr(module, "get_delta_weight")
     }
+
+
+def peft_merge(folders: list[Path], weights: list[float], **options: Any) -> dict[str, torch.Tensor]:
+    """Merge with PEFT's own `add_weighted_adapter`; return path → ΔW."""
+    model = PeftModel.from_pretrained(tiny_base(), folders[0], adapter_name="0")
+    for i, folder in enumerate(folders[1:], 1):
+        model.load_adapter(folder, adapter_name=str(i))
+    model.add_weighted_adapter([str(i) for i in range(len(folders))], weights, "merged", **options)
+    return {
+        path.removeprefix("base_model.model."): module.get_delta_weight("merged").detach()
+        for path, module in model.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
