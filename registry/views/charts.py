@@ -42,16 +42,6 @@ def heatmap(modules: Modules, key: str, label: str) -> dict[str, Any] | None:
     return {"columns": columns, "rows": rows, "cells": cells, "label": label}
 
 
-def heatmap_table(grid: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same numbers as rows `{kind, values}`, one value (or None) per column."""
-    values = {(column, row): value for column, row, value in grid["cells"]}
-    width = range(len(grid["columns"]))
-    return [
-        {"kind": kind, "values": [values.get((column, row)) for column in width]}
-        for row, kind in enumerate(grid["rows"])
-    ]
-
-
 def spectrum(modules: Modules) -> dict[str, Any] | None:
     """One line per kind: the median over its modules of the i-th singular value of ΔW. None without values."""
     by_kind: dict[str, list[list[float]]] = {}
