@@ -144,9 +144,7 @@ def _module(path: str, parts: Parts, tensors: Mapping[str, TensorInfo], config: 
     a_part, b_part = ("embedding_A", "embedding_B") if embedding else ("A", "B")
     if a_part not in parts or b_part not in parts:
         missing = "lora_A" if a_part not in parts else "lora_B"
-        raise _BadModule(
-            "missing_pair", f"Its {missing} is missing beside {', '.join(sorted(parts.values()))}."
-        )
+        raise _BadModule("missing_pair", f"Its {missing} is missing beside {', '.join(sorted(parts.values()))}.")
     if embedding and not parts.keys().isdisjoint(("A", "B")):
         raise _BadModule("same_module_twice", "It has factors of an embedding and of a linear layer. Keep one pair.")
     A, B = tensors[parts[a_part]], tensors[parts[b_part]]
@@ -177,9 +175,7 @@ def _checked_shapes(A: TensorInfo, B: TensorInfo, expected: int) -> tuple[int, i
     if len(A.shape) != len(B.shape) or not 2 <= len(A.shape) <= 5 or any(size != 1 for size in B.shape[2:]):
         raise _BadModule("bad_shape", f"{shapes}; expected (r, in) and (out, r), or those of a convolution.")
     if A.shape[0] != expected and A.shape[1] == expected == B.shape[0]:
-        raise _BadModule(
-            "factors_swapped", f"{shapes}; they look swapped. Expected (r, in) and (out, r)."
-        )
+        raise _BadModule("factors_swapped", f"{shapes}; they look swapped. Expected (r, in) and (out, r).")
     rank = A.shape[0]
     if B.shape[1] != rank:
         if len(A.shape) > 2 and rank % B.shape[1] == 0:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from lora.pattern_syntax import ANY, WORD, Anchor, Chars, Choice, Concat, Node, Repeat, UnsafePattern, parse_pattern
 
 MAX_STATES = 50_000
-MAX_STEPS = 20_000_000  # a few seconds, for all paths of a file together
+MAX_STEPS = 10_000_000  # a few seconds, for all paths of a file together
 
 
 class Matcher:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -41,7 +42,8 @@ def parse_object(raw: bytes, where: str) -> dict[str, Any]:
         refuse("too_deep", "The JSON is nested too deeply. Nothing of an adapter needs more than a few levels.")
     if not isinstance(value, dict):
         refuse("not_json", "This must be a JSON object, {…}.")
-    _check_texts(value, refuse)
+    if "\\u" in text:  # only an escape can bring in what UTF-8 and strict JSON forbid
+        _check_texts(value, refuse)
     return value
 
 
@@ -55,11 +57,10 @@ def _decode(raw: bytes, refuse: _Refuse) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]], refuse: _Refuse) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            refuse("duplicate_key", f"The key {shown(key)} appears twice. Keep the right one.")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        refuse("duplicate_key", f"The key {shown(twice)} appears twice. Keep the right one.")
     return found
 
 

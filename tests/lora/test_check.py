@@ -304,7 +304,7 @@ GOOD = save(factors(MODULES), metadata={"format": "pt"})
 CONFIG = parse_config(json.dumps(adapter_config(MODULES)).encode())
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=10_000)
 @given(at=st.integers(8, 8 + int.from_bytes(GOOD[:8], "little")), flips=st.lists(st.integers(1, 255), max_size=4))
 def test_a_damaged_header_is_refused_or_judged_and_nothing_else(at: int, flips: list[int]) -> None:
     damaged = bytearray(GOOD)

@@ -271,7 +271,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=10_000)
 @given(key=st.sampled_from(sorted(HISTORY[-1])), value=JSON)
 def test_any_value_is_read_or_refused(key: str, value: object) -> None:
     try:
@@ -283,7 +283,7 @@ def test_any_value_is_read_or_refused(key: str, value: object) -> None:
 GOOD = json.dumps(HISTORY[-1], indent=2).encode()
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=10_000)
 @given(at=st.integers(0, len(GOOD)), cut=st.integers(0, 30), inserted=st.binary(max_size=10))
 def test_a_damaged_config_is_read_or_refused(at: int, cut: int, inserted: bytes) -> None:
     try:

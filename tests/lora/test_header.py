@@ -167,9 +167,9 @@ def test_the_length_of_a_header_is_not_taken_for_a_signature() -> None:
 )
 def test_a_header_of_the_largest_size_is_refused_quickly(many: Callable[[], object]) -> None:
     content = pack(many())
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(codes(content)) <= 21
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 5
 
 
 def test_all_bad_tensors_are_reported_and_the_rest_counted() -> None:
@@ -186,7 +186,7 @@ GOOD = save({f"base_model.model.l.{i}.lora_A.weight": torch.ones(2, 4) for i in 
 HEADER_END = 8 + int.from_bytes(GOOD[:8], "little")
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
 @given(
     at=st.integers(0, HEADER_END - 1),
     cut=st.integers(0, 40),
@@ -208,6 +208,6 @@ def test_three_thousand_tensors_are_read_quickly(tmp_path: Path) -> None:
     tensors = {f"base_model.model.layers.{i}.mlp.lora_A.weight": torch.zeros(1, 1) for i in range(3000)}
     save_file(tensors, tmp_path / "many.safetensors")
     content = (tmp_path / "many.safetensors").read_bytes()
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(read(content).tensors) == 3000
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2

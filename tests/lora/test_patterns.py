@@ -113,10 +113,10 @@ def test_the_first_key_of_a_table_is_that_of_peft(keys: list[str]) -> None:
 
 def test_thousands_of_keys_are_looked_up_quickly() -> None:
     keys = [f"model.layers.{i}.self_attn.{name}_proj" for i in range(800) for name in "qkvo"]
-    begin = time.perf_counter()
+    begin = time.process_time()
     table = PatternTable([*keys, r"layers\.\d+\.mlp.*"])
     assert all(table.first(key) == key for key in keys)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_patterns_that_take_too_long_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
