@@ -27,3 +27,4 @@ from config.settings import *  # noqa: E402, F403 - the settings read the enviro
 
 # Unit tests render pages without collecting the static files first.
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # noqa: F405
+STATIC_ROOT.mkdir(exist_ok=True)  # noqa: F405

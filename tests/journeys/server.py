@@ -36,7 +36,7 @@ class Site:
     def manage(self, *arguments: str) -> str:
         """Run a management command. Returns: its stdout."""
         command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -48,10 +48,10 @@ class Site:
 
     def start(self, *command: str) -> subprocess.Popen:
         """Start one more process of the site, in a process group of its own."""
-        log = (self.data_dir / f"process-{len(self.processes)}.log").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
-        )
+        with (self.data_dir / f"process-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
         self.processes.append(process)
         return process
 
@@ -82,7 +82,7 @@ class Site:
 def _answers(url: str) -> bool:
     try:
         return requests.get(url + "/healthz", timeout=2).ok
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 

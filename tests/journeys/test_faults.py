@@ -52,7 +52,7 @@ def test_serve_stops_within_ten_seconds_and_gives_its_job_back(tmp_path):
     def ready():
         try:
             return requests.get(url + "/readyz", timeout=2).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     try:

@@ -8,5 +8,5 @@ from workers.runner import Work
 def handle(work: Work) -> None:
     """Builds and publishes a snapshot where one is due."""
     built = build_if_due()
-    with jobs.finishing(work.job, {"snapshot": built}):
-        work.log(f"Built {built}" if built else "Nothing to do")
+    with jobs.finishing(work.job, {"snapshot": built.sha256 if built else None}):
+        work.log(f"Built an index of {built}" if built else "Nothing to do")
