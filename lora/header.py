@@ -49,73 +49,73 @@ class Header:
     data_offset: int
 
 
-def read_header(stream: BinaryIO, size_bytes: int) -> Header:
+def read_header(stream: BinaryIO, size_bytes: int, where: str = WEIGHTS_NAME) -> Header:
     """Read and check the header of a safetensors file, without its tensors.
 
     Args:
         stream: at the file's beginning; read forward only, at most `MAX_HEADER_BYTES`.
         size_bytes: size of the whole file.
-    Raises: InvalidAdapter: the file is something else, or its header breaks a rule; up to 20 problems.
+        where: the file's name in problems.
+    Raises: InvalidAdapter: the file is something else, or its header breaks a rule.
     """
-    length, start = _read_length(stream, size_bytes)
+    length, start = _read_length(stream, size_bytes, where)
     raw = start + stream.read(length - len(start))
     if len(raw) < length:
-        _refuse("truncated", f"The file ends inside its header, after {8 + len(raw)} bytes. Send it again.")
+        _refuse(where, "truncated", f"The file ends inside its header, after {8 + len(raw)} bytes. Send it again.")
     if not raw.startswith(b"{") or raw.rstrip(b" ")[-1:] != b"}":
-        _refuse("bad_header", "The header must begin with { and end with }, with nothing but blanks after it.")
-    entries = parse_object(raw, WEIGHTS_NAME)
-    metadata = _checked_metadata(entries.pop("__metadata__", {}))
+        _refuse(where, "bad_header", "The header must begin with { and end with }, with nothing but blanks behind.")
+    entries = parse_object(raw, where)
+    metadata = _checked_metadata(entries.pop("__metadata__", {}), f"{where}: __metadata__")
     if not entries:
-        _refuse("no_tensors", "The file holds no tensors. Was the adapter saved before it was trained?")
+        _refuse(where, "no_tensors", "The file holds no tensors. Was the adapter saved before it was trained?")
     if len(entries) > MAX_TENSORS:
-        _refuse("too_many_tensors", f"The file names {len(entries)} tensors; at most {MAX_TENSORS} are accepted.")
-    tensors = _checked_tensors(entries)
-    _check_tiling(tensors, size_bytes - 8 - length)
+        _refuse(where, "too_many_tensors", f"It names {len(entries)} tensors; at most {MAX_TENSORS} are accepted.")
+    tensors = _checked_tensors(entries, where)
+    _check_tiling(tensors, size_bytes - 8 - length, where)
     return Header(tensors, metadata, 8 + length)
 
 
-def _refuse(code: str, message: str, where: str = WEIGHTS_NAME) -> NoReturn:
+def _refuse(where: str, code: str, message: str) -> NoReturn:
     raise InvalidAdapter([Problem(code, where, message)])
 
 
-def _read_length(stream: BinaryIO, size_bytes: int) -> tuple[int, bytes]:
+def _read_length(stream: BinaryIO, size_bytes: int, where: str) -> tuple[int, bytes]:
     """Return the header's length and the bytes of it that were read already."""
     start = stream.read(min(SNIFF_BYTES, size_bytes))
     if not start:
-        _refuse("empty_file", "The file is empty. Send it again.")
+        _refuse(where, "empty_file", "The file is empty. Send it again.")
     length = int.from_bytes(start[:8], "little")
     plausible = len(start) > 8 and 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8)
     if not (plausible and start[8:9] == b"{"):
-        disguised = recognise(start, WEIGHTS_NAME)
+        disguised = recognise(start, where)
         if disguised:
             raise InvalidAdapter([disguised])
     if len(start) <= 8:
-        _refuse("truncated", f"The file has only {len(start)} bytes. Send it again.")
+        _refuse(where, "truncated", f"The file has only {len(start)} bytes. Send it again.")
     if length > MAX_HEADER_BYTES:
-        _refuse("bad_header", f"It claims a header of {length} bytes; at most {MAX_HEADER_BYTES} are read. {REWRITE}")
+        _refuse(where, "bad_header", f"It claims a header of {length} bytes; at most {MAX_HEADER_BYTES} are read.")
     if length > size_bytes - 8:
-        _refuse("truncated", f"It claims a header of {length} bytes, and the file has {size_bytes}. Send it again.")
+        _refuse(where, "truncated", f"Its header should have {length} bytes, the file has {size_bytes}. Send it again.")
     return length, start[8 : 8 + length]
 
 
-def _checked_metadata(metadata: object) -> dict[str, str]:
-    where = f"{WEIGHTS_NAME}: __metadata__"
+def _checked_metadata(metadata: object, where: str) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        _refuse("bad_metadata", f"The metadata must be an object of texts. {REWRITE}", where)
+        _refuse(where, "bad_metadata", f"The metadata must be an object of texts. {REWRITE}")
     size = sum(len(key) + len(value) for key, value in metadata.items())
     if size > MAX_METADATA_BYTES:
-        _refuse("bad_metadata", f"The metadata has {size} characters; at most {MAX_METADATA_BYTES} are kept.", where)
+        _refuse(where, "bad_metadata", f"The metadata has {size} characters; at most {MAX_METADATA_BYTES} are kept.")
     return metadata
 
 
-def _checked_tensors(entries: dict[str, Any]) -> dict[str, TensorInfo]:
+def _checked_tensors(entries: dict[str, Any], where: str) -> dict[str, TensorInfo]:
     tensors, problems = {}, []
     for name, entry in entries.items():
         checked = _checked_tensor(name, entry)
         if isinstance(checked, TensorInfo):
             tensors[name] = checked
         else:
-            problems.append(Problem(checked[0], f"{WEIGHTS_NAME}: {plain(name)}", checked[1]))
+            problems.append(Problem(checked[0], f"{where}: {plain(name)}", checked[1]))
     if problems:
         raise InvalidAdapter(problems)
     return dict(sorted(tensors.items(), key=lambda item: item[1].start))
@@ -153,15 +153,15 @@ def _scalar_hint(name: str) -> str:
     return REWRITE
 
 
-def _check_tiling(tensors: dict[str, TensorInfo], data_bytes: int) -> None:
+def _check_tiling(tensors: dict[str, TensorInfo], data_bytes: int, where: str) -> None:
     """Check that the tensors, in file order, fill the data section exactly."""
     end = 0
     for name, tensor in tensors.items():
         if tensor.start != end:
             kind = "overlaps the one before" if tensor.start < end else "leaves a hole before it"
-            _refuse("bad_offsets", f"This tensor {kind} (byte {tensor.start}). {REWRITE}", f"{WEIGHTS_NAME}: {name}")
+            _refuse(f"{where}: {name}", "bad_offsets", f"This tensor {kind} (byte {tensor.start}). {REWRITE}")
         end = tensor.end
     if end > data_bytes:
-        _refuse("truncated", f"The tensors need {end} bytes, and {data_bytes} are there. Send the file again.")
+        _refuse(where, "truncated", f"The tensors need {end} bytes, and {data_bytes} are there. Send the file again.")
     if end < data_bytes:
-        _refuse("trailing_bytes", f"{data_bytes - end} bytes follow the last tensor. {REWRITE}")
+        _refuse(where, "trailing_bytes", f"{data_bytes - end} bytes follow the last tensor. {REWRITE}")

@@ -177,6 +177,13 @@ def test_all_bad_tensors_are_reported_and_the_rest_counted() -> None:
     assert codes(pack(bad)) == ["bad_dtype"] * 20 + ["more_problems"]
 
 
+def test_problems_name_the_file_that_was_read() -> None:
+    content = pack({"a": entry(dtype="X")})
+    with pytest.raises(InvalidAdapter) as refusal:
+        read_header(io.BytesIO(content), len(content), "gates.safetensors")
+    assert refusal.value.problems[0].where == "gates.safetensors: a"
+
+
 def test_metadata_of_many_lines_is_kept() -> None:
     recipe = json.dumps({"method": "ties"}, indent=2)
     assert read(save({"a": torch.zeros(2)}, metadata={"recipe": recipe})).metadata == {"recipe": recipe}
