@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.models import Revision
-from registry.samples import read_samples
+from registry.models import Blob, Revision
+from registry.samples import PATH, parse_samples
+from registry.storage import read_blob
 from retrieval.models import Prototype
 from retrieval.prototypes import rows_of
 from retrieval.search import exact_scores
@@ -36,7 +37,7 @@ def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) ->
         # In chunks: the samples of one expert can be more than a megabyte.
         part = revisions[start : start + CHUNK]
         rows = Prototype.objects.filter(kind="samples", space_id=space, revision_id__in=part)
-        for prototype in rows.select_related("revision__adapter"):
+        for prototype in rows.select_related("revision__adapter").prefetch_related("revision__files"):
             texts = _shown_texts(prototype.revision)
             for number, query in asked[prototype.revision_id]:
                 evidence[number, prototype.revision_id] = _nearest(query, rows_of(prototype), texts)
@@ -44,13 +45,14 @@ def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) ->
 
 
 def _shown_texts(revision: Revision) -> tuple[str, ...] | None:
-    return _texts(revision.pk) if revision.adapter.samples_public else None
+    file = revision.file(PATH)
+    return _texts(file.blob_id) if file and revision.adapter.samples_public else None
 
 
 @lru_cache(maxsize=64)
-def _texts(revision_id: int) -> tuple[str, ...]:
-    """Sample inputs of a revision; its files never change."""
-    return tuple(sample["input"] for sample in read_samples(Revision.objects.get(pk=revision_id)))
+def _texts(sha256: str) -> tuple[str, ...]:
+    """Sample inputs in a stored file, whose digest is its name."""
+    return tuple(sample["input"] for sample in parse_samples(read_blob(Blob(sha256=sha256))))
 
 
 def _nearest(query: NDArray[Any], rows: NDArray[Any], texts: tuple[str, ...] | None) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def parse_request(payload: Any) -> RetrieveRequest:
         if name in LATER_FORMS:
             _refuse(name, f"This version routes text only: send 'text', 'texts' or 'examples' instead of {name!r}.")
         if name not in FIELDS:
-            _refuse(name[:100], f"There is no field {name[:100]!r}. Known: {', '.join(sorted(FIELDS))}.")
+            _refuse(_encodable(name)[:100], f"There is no field {name[:100]!r}. Known: {', '.join(sorted(FIELDS))}.")
     router = given.get("router", DEFAULT_ROUTER)
     if not isinstance(router, str):
         _refuse("router", "router must be a string.")
@@ -95,13 +95,17 @@ def _queries(given: dict[str, Any], method: Method) -> list[list[str]]:
     return [[_example(item, f"examples[{position}]") for position, item in enumerate(items)]]
 
 
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def _text(value: Any, where: str) -> str:
     """The text as it can be encoded: NUL and lone surrogates, which JSON can carry, are no characters."""
     if not isinstance(value, str):
         _refuse(where, f"{where} must be a string.")
     if len(value) > MAX_CHARS:
         _refuse(where, f"{where} has {len(value)} characters; at most {MAX_CHARS}.")
-    text = value.replace("\0", " ").encode("utf-8", "replace").decode()
+    text = _encodable(value.replace("\0", " "))
     if not text.strip():
         _refuse(where, f"{where} is blank. Say what the expert is to be good at.")
     return text

@@ -62,7 +62,7 @@ class View:
         self.index = index
         self.version = version
         ids = pool.rows["prototype"]
-        self._positions = index.positions_of(ids) if index else np.full(len(ids), -1, dtype=np.int64)
+        self._positions = index.positions_of(ids) if index is not None else np.full(len(ids), -1, dtype=np.int64)
         self._tail_rows = np.flatnonzero(self._positions < 0)
         self._tail = _read_vectors(ids[self._tail_rows], pool.space, older)
         self._selections: dict[tuple[int | None, Filters], Selection] = {}
@@ -74,7 +74,7 @@ class View:
     @cached_property
     def _row_at(self) -> Ints:
         """Pool row of each index position; -1 where the adapter is gone or has a newer head."""
-        rows = np.full(len(self.index) if self.index else 0, -1, dtype=np.int64)
+        rows = np.full(0 if self.index is None else len(self.index), -1, dtype=np.int64)
         indexed = np.flatnonzero(self._positions >= 0)
         rows[self._positions[indexed]] = indexed
         return rows
@@ -91,7 +91,7 @@ class View:
     def _select(self, mask: NDArray[np.bool_]) -> Selection:
         positions = self._positions[mask & (self._positions >= 0)]
         tail = np.flatnonzero(mask[self._tail_rows])
-        selector = self.index.selector(positions) if self.index and len(positions) else None
+        selector = self.index.selector(positions) if self.index is not None and len(positions) else None
         return Selection(len(positions) + len(tail), len(positions), selector, tail)
 
     def search(self, query: NDArray[Any], k: int, selection: Selection) -> tuple[Ints, Floats]:
@@ -115,7 +115,7 @@ class View:
     def _candidates(self, query: NDArray[np.float32], fetch: int, selection: Selection) -> tuple[Ints, float]:
         """Rows that may be among the best, and a score that none of the others exceeds."""
         found, bound = [], -np.inf
-        if selection.indexed and self.index:
+        if self.index is not None and selection.indexed:
             scores, positions = self.index.search(query, fetch, selection.selector)
             found.append(self._row_at[positions])
             if len(positions) < selection.indexed:
@@ -131,11 +131,11 @@ class View:
 
     def _vectors(self, rows: Ints) -> NDArray[np.float32]:
         positions = self._positions[rows]
-        vectors = np.empty((len(rows), self._tail.shape[1]), dtype=np.float32)
-        inside = positions >= 0
-        if self.index and inside.any():
-            vectors[inside] = self.index.vectors(positions[inside])
-        vectors[~inside] = self._tail[np.searchsorted(self._tail_rows, rows[~inside])]
+        if self.index is None or (positions < 0).all():
+            return self._tail[np.searchsorted(self._tail_rows, rows)]
+        vectors = self.index.vectors(np.maximum(positions, 0))
+        if (outside := positions < 0).any():
+            vectors[outside] = self._tail[np.searchsorted(self._tail_rows, rows[outside])]
         return vectors
 
 
