@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lora.algebra import Spectrum, balanced, numerical_rank
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     from lora.weights import Factors
 
 BLOCK_ROWS = 256  # part of the result: float64 sums over rows are taken in these steps
-DENSE_ENTRIES = 2**22  # up to here (32 MB in float64) ΔW is simply formed
+EXACT_SIDE = 512  # up to this smaller side an exact decomposition takes no longer than an approximate one
 OVERSAMPLE = 16
 POWER_ITERATIONS = 2
 SEED = 0
+HELD_ENTRIES = 2**24  # up to here (64 MB) ΔW is computed once and not for every pass
+GRAM_PRECISION = 1e-7  # σ/σ₁ below which float64 products and float32 entries leave only rounding
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,17 @@ class Elementwise:
         return self.deltas[0].B.shape[0], self.deltas[0].A.shape[1]
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, (b, d_in) float64) from top to bottom; every call computes the same blocks again."""
+        """Yield (rows, (b, d_in) float64) from top to bottom; every call yields the same blocks again."""
+        for rows, block in self._computed if math.prod(self.shape) <= HELD_ENTRIES else self._compute():
+            yield rows, block.double()
+
+    @cached_property
+    def _computed(self) -> list[tuple[slice, Tensor]]:
+        return list(self._compute())
+
+    def _compute(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, entries in entry_blocks(self.deltas):
-            yield rows, self.combine(entries).double()
+            yield rows, self.combine(entries).float()
 
 
 def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:
@@ -90,24 +102,15 @@ def streamed_spectrum(delta: Elementwise, rank: int | None) -> Spectrum:
 
     Args:
         delta: what to decompose.
-        rank: how many directions are wanted; None means all of them. A wanted rank makes large modules cheap: they
-            are then compressed with a randomized range finder (fixed seed, error within about 1 % of the best),
-            and exactly otherwise.
+        rank: how many directions are wanted; None means all of them. Of a large module, a few wanted ones come from
+            a randomized range finder (fixed seed, error within about 1 % of the best), else from an exact
+            decomposition.
     Source: Halko, Martinsson & Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1.
     """
-    d_out, d_in = delta.shape
-    if d_out * d_in <= DENSE_ENTRIES:
-        return _dense_spectrum(delta)
-    if rank is not None and rank + OVERSAMPLE < min(d_out, d_in) // 2:
+    smaller = min(delta.shape)
+    if rank is not None and smaller > EXACT_SIDE and rank + OVERSAMPLE < smaller // 2:
         return _randomized_spectrum(delta, rank)
     return _gram_spectrum(delta)
-
-
-def _dense_spectrum(delta: Elementwise) -> Spectrum:
-    dense = torch.cat([block for _, block in delta.blocks()])
-    U, sigma, Vh = torch.linalg.svd(dense, full_matrices=False)
-    rank = numerical_rank(sigma, max(dense.shape))
-    return balanced(U[:, :rank], sigma[:rank], Vh[:rank])
 
 
 def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
@@ -133,13 +136,13 @@ def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
 
 
 def _gram_spectrum(delta: Elementwise) -> Spectrum:
-    """Decompose through the smaller of ΔWᵀΔW and ΔWΔWᵀ; σ below 1e-7·σ₁ drown in its rounding and are cut."""
+    """Decompose through the smaller of ΔWᵀΔW and ΔWΔWᵀ."""
     d_out, d_in = delta.shape
     tall = d_out >= d_in
     moments = _right_moments(delta) if tall else _left_moments(delta)
     values, vectors = torch.linalg.eigh(moments)
     sigma = values.flip(0).clamp_min(0).sqrt()
-    sigma = sigma[sigma > 1e-7 * sigma[0]]
+    sigma = sigma[sigma > GRAM_PRECISION * sigma[0]]
     basis = vectors.flip(1)[:, : len(sigma)]  # (min(d_out, d_in), k): right singular vectors if tall, else left
     energy = float(moments.diagonal().sum())
     if tall:

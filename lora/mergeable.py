@@ -59,7 +59,7 @@ def _own_problems(item: MergeInput) -> Iterator[tuple[str, str]]:
         yield "dora", f"{item.name} is a DoRA adapter: its change depends on the base's weights. Use plain LoRA."
     if config.lora_bias or any(module.bias_name for module in modules):
         yield "lora_bias", f"{item.name} has biases inside its LoRA layers, which most loaders refuse."
-    if config.bias != "none" and any(name.endswith(".bias") for name in item.layout.extra):
+    if config.bias != "none" and any(_is_base_bias(name, item) for name in item.layout.extra):
         yield "trained_bias", f"{item.name} replaces biases of the base (bias={config.bias!r}); they do not add up."
     init = str(config.init_lora_weights).lower()
     if init.startswith(BASE_CHANGING_INITS):
@@ -104,6 +104,12 @@ def _clashes(earlier: Sequence[MergeInput], item: MergeInput) -> Iterator[tuple[
 def _shape(module: ModuleLayout) -> str:
     kernel = f" with kernel {'x'.join(map(str, module.kernel))}" if module.kernel else ""
     return f"{module.kind} {module.d_out}x{module.d_in}{kernel}"
+
+
+def _is_base_bias(name: str, item: MergeInput) -> bool:
+    """Return whether the tensor is a bias of the base, and not one of a head."""
+    heads = {"modules_to_save", "original_module", *item.config.modules_to_save}
+    return name.endswith(".bias") and heads.isdisjoint(name.split("."))
 
 
 def _is_vocabulary(name: str) -> bool:

@@ -70,11 +70,10 @@ class _Rule:
 
     def merge(self, module: Module, entries: Tensor) -> Tensor:
         """Return the disjoint mean of entries (n, b, d_in): (b, d_in)."""
-        kept, weighted, elected = self._elect(module, entries)
-        sign = torch.where(elected == 0, self.tie_sign, elected)
-        # the sign that counts is the one that voted: PEFT's weights come after the election
-        agrees = (weighted if self.params.semantics == "paper" else kept).sign() == sign
-        return self.params.scale * (weighted * agrees).sum(0) / agrees.sum(0).clamp(min=1)
+        kept, votes, elected = self._elect(module, entries)
+        agrees = votes * torch.where(elected == 0, self.tie_sign, elected) > 0
+        total = torch.einsum("nbd,n->bd", kept * agrees, torch.tensor(module.weights))
+        return self.params.scale * total / agrees.sum(0).clamp(min=1)
 
     def balance(self, module: Module) -> float:
         """Return how many entries of the module elect + more than elect −."""
@@ -82,12 +81,14 @@ class _Rule:
         return sum(float(self._elect(module, entries)[2].sum()) for _, entries in blocks)
 
     def _elect(self, module: Module, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the trimmed entries (n, b, d_in), the same weighted, and the elected signs (b, d_in), 0 = tie."""
+        """Return the trimmed entries and their votes, (n, b, d_in), and the elected signs (b, d_in), 0 = tie."""
         thresholds = torch.tensor([self.thresholds[i] for i in module.inputs])[:, None, None]
-        kept = torch.where(entries.abs() >= thresholds, entries, 0).double()
-        weighted = kept * torch.tensor(module.weights, dtype=torch.float64)[:, None, None]
-        votes = weighted if self.params.semantics == "paper" else kept
-        return kept, weighted, votes.sum(0).sign()
+        kept = torch.where(entries.abs() >= thresholds, entries, 0)
+        votes = kept
+        if self.params.semantics == "paper":
+            votes = kept * torch.tensor(module.weights)[:, None, None]
+        # float64: the sign must not depend on the order of the inputs
+        return kept, votes, votes.sum(0, dtype=torch.float64).sign().float()
 
 
 def _rule(scope: Iterable[Module], params: TiesParams) -> _Rule:

@@ -80,9 +80,10 @@ def test_gram_holds_inner_products() -> None:
 
 @pytest.fixture
 def blocks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stream in tiny blocks and never form ΔW, as for a large module."""
+    """Stream in tiny blocks and approximate, as for a large module."""
     monkeypatch.setattr(elementwise, "BLOCK_ROWS", 3)
-    monkeypatch.setattr(elementwise, "DENSE_ENTRIES", 0)
+    monkeypatch.setattr(elementwise, "EXACT_SIDE", 0)
+    monkeypatch.setattr(elementwise, "HELD_ENTRIES", 0)
 
 
 @pytest.mark.usefixtures("blocks_of_three")

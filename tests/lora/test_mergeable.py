@@ -67,6 +67,8 @@ def test_lora_bias(plain: MergeInput, other: Callable[..., MergeInput]) -> None:
 
 def test_trained_biases_of_the_base(plain: MergeInput, other: Callable[..., MergeInput]) -> None:
     assert refusal(plain, other({f"{MODULE}.bias": torch.ones(8)}, bias="lora_only")) == [(1, "trained_bias")]
+    head = {"base_model.model.score.bias": torch.ones(2)}
+    check_mergeable([plain, other(head, bias="all", modules_to_save=["score"])])
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq"])

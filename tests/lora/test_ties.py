@@ -134,7 +134,8 @@ def test_streaming_equals_the_dense_route(output: OutputSpec, tmp_path: Path, mo
     dense = run_merge(tmp_path / "dense", folders, "ties", output=output)
     exact = ties_in_numpy([read_deltas(folder) for folder in folders], [1, 1, 1], 0.2, 1, "tensor")
     monkeypatch.setattr(elementwise, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(elementwise, "DENSE_ENTRIES", 0)
+    monkeypatch.setattr(elementwise, "EXACT_SIDE", 0)
+    monkeypatch.setattr(elementwise, "HELD_ENTRIES", 0)
     streamed = run_merge(tmp_path / "streamed", folders, "ties", output=output)
     first, second = read_deltas(tmp_path / "dense"), read_deltas(tmp_path / "streamed")
     for path, delta in exact.items():
