@@ -60,9 +60,8 @@ def main() -> None:
             lags.append(
                 lag_s(client, sites, f"ada/expert-{number}", folder, f"question {number} about topic {number**3}")
             )
-        print(
-            f"{count} adapters, 2 web processes: median {statistics.median(lags):.3f} s, worst {max(lags):.3f} s (bar 2 s)"
-        )
+        median, worst = statistics.median(lags), max(lags)
+        print(f"{count} adapters, 2 web processes: median {median:.3f} s, worst {worst:.3f} s (bar 2 s)")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from lora.config import CONFIG_NAME, LoraConfig
 from lora.errors import InvalidAdapter, Problem
 from lora.header import Header
 from lora.layout import PREFIX, Layout, ModuleLayout, read_layout
-from lora.targets import targets_without_tensors, untargeted
+from lora.targets import targeted_in_base, targets_without_tensors, untargeted
 from lora.values import ValueReport, check_values
 
 __all__ = ["ValueReport", "Verdict", "check_files", "check_values", "warning"]
@@ -25,7 +25,8 @@ class Verdict:
     Attributes:
         layout: its modules and other tensors.
         facts: peft_type, rank, alpha, scaling (the config's defaults), dtype, size_bytes, parameters (of the LoRA),
-            modules_bound, modules_in_base, ignored, modules: [{path, rank, d_in, d_out, scaling}].
+            modules_bound, modules_in_base (how many of the base's modules the config targets; None where the base is
+            not known), ignored, modules: [{path, rank, d_in, d_out, scaling}].
         warnings: [{code, message}].
     """
 
@@ -55,7 +56,11 @@ def check_files(config: LoraConfig, header: Header, size_bytes: int, base_module
     if base_modules is not None:
         bind(layout, base_modules)
     facts = _facts(config, header, layout)
-    facts |= {"size_bytes": size_bytes, "modules_in_base": None if base_modules is None else len(base_modules)}
+    in_base = None
+    if base_modules is not None:
+        # A wrapper around the base hides full paths from the config's targets; what is bound is in the base for sure.
+        in_base = max(targeted_in_base(base_modules, config), len(layout.modules))
+    facts |= {"size_bytes": size_bytes, "modules_in_base": in_base}
     return Verdict(layout, facts, list(_warnings(config, layout, base_modules is not None)))
 
 

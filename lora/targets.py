@@ -32,6 +32,16 @@ def targets_without_tensors(paths: Iterable[str], config: LoraConfig) -> list[st
     return [target for target in config.target_modules if target not in named and target != ALL_LINEAR]
 
 
+def targeted_in_base(base_paths: Iterable[str], config: LoraConfig) -> int:
+    """Return how many modules of the base the config selects; 0 where only PEFT can tell ("all-linear", lookaround)."""
+    targets = config.target_modules
+    if not targets or (isinstance(targets, str) and targets.lower() == ALL_LINEAR):
+        return 0
+    paths = list(base_paths)
+    excluded = _selected(config.exclude_modules, paths, otherwise=set()) if config.exclude_modules else set()
+    return len(_selected(targets, paths, otherwise=set()) - excluded)
+
+
 def _selected(targets: tuple[str, ...] | str, paths: list[str], otherwise: set[str]) -> set[str]:
     """Return the paths that equal a listed name, end with it after a dot, or match the regex as a whole."""
     if not isinstance(targets, str):

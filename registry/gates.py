@@ -12,7 +12,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 def check_gates(path: Path, layout: Layout) -> None:
     """Keys are module paths of the adapter, values float vectors (d_in,). Raises: InvalidAdapter."""
     with path.open("rb") as stream:
-        header = read_header(stream, path.stat().st_size)
+        header = read_header(stream, path.stat().st_size, "gates.safetensors")
     problems = []
     for name, info in header.tensors.items():
         module = layout.modules.get(name)
