@@ -161,7 +161,7 @@ def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: li
 def edit_adapter(adapter: Adapter, said: Described) -> None:
     """Change what is said about an adapter; its files never change. Raises: Invalid."""
     check_described(said)
-    for name in ("visibility", "description", "license", "tags"):
+    for name in ("visibility", "description", "license", "tags", "samples_public"):
         if (value := getattr(said, name)) is not None:
             setattr(adapter, name, check_tags(value) if name == "tags" else value)
     adapter.change_seq = next_seq()

@@ -41,6 +41,7 @@ class Described:
     description: str | None = None
     license: str | None = None
     tags: list[str] | None = None
+    samples_public: bool | None = None
     sha256: str | None = None
     message: str = ""
 

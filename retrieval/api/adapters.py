@@ -28,7 +28,7 @@ from registry.samples import PATH as SAMPLES
 FIELDS = ("name", "visibility", "base_model", "description", "license", "tags", "sha256")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ORDERINGS = ("name", "created_at", "updated_at", "downloads")
-EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list}
+EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list, "samples_public": bool}
 PICKLE_MESSAGE = (
     "A pickle can run code in whoever opens it, so it is never read here. Convert it where you trained it: "
     "safetensors.torch.save_file(torch.load('adapter_model.bin', weights_only=True), 'adapter_model.safetensors')."
@@ -155,12 +155,12 @@ class AdapterDetail(APIView):
 
     @extend_schema(request=OBJECT, responses={200: OBJECT, 400: ERROR, 403: ERROR})
     def patch(self, request: Request, owner: str, name: str) -> Response:
-        """Change description, license, tags or visibility."""
+        """Change description, license, tags or visibility, or hide the texts of the samples (`samples_public`)."""
         adapter = find_adapter(request.user, f"{owner}/{name}", for_write=True)
         if not isinstance(request.data, dict) or set(request.data) - set(EDITABLE):
             raise Invalid(f"What can be changed: {', '.join(EDITABLE)}.", detail={"fields": sorted(EDITABLE)})
         for field, value in request.data.items():
-            strings = value if isinstance(value, list) else [value]
+            strings = value if isinstance(value, list) else []
             if not isinstance(value, EDITABLE[field]) or not all(isinstance(item, str) for item in strings):
                 raise Invalid(f"{field} has the wrong type.", detail={field: "wrong type"})
         edit_adapter(adapter, Described(**request.data))

@@ -62,7 +62,15 @@ def test_the_owner_edits_and_nobody_else(three, ada, bob, anyone):
     assert bob.patch("/adapters/ada/sql/", {"description": "x"}).status_code == 404
     assert ada.patch("/adapters/bob/json/", {"description": "x"}).status_code == 403
     assert anyone.patch("/adapters/bob/json/", {"description": "x"}).status_code == 401
-    for body in ({"name": "x"}, {"tags": "x"}, {"tags": [1]}, {"visibility": "odd"}, {"description": None}, []):
+    for body in (
+        {"name": "x"},
+        {"tags": "x"},
+        {"tags": [1]},
+        {"visibility": "odd"},
+        {"description": None},
+        [],
+        {"samples_public": "no"},
+    ):
         assert ada.patch("/adapters/ada/sql/", body).status_code == 400, body
 
 
@@ -147,3 +155,13 @@ def test_an_archive_before_the_end_is_409(three, ada):
     merge = ada.post("/merges/", {"method": "weighted_sum", "inputs": [{"adapter": "ada/sql"}]}).json()["merge"]
     answer = ada.get(f"/merges/{merge['id']}/archive/")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_an_owner_may_hide_the_texts_of_its_samples(three, ada, anyone):
+    query = {"text": "Name the capital of Peru.", "k": 1, "explain": True, "filters": {"owner": ["ada"]}}
+    assert ada.patch("/adapters/ada/sql/", {"samples_public": False}).json()["samples_public"] is False
+    [match] = anyone.post("/retrieve/", query).json()["results"][0]["matches"]
+    assert [set(sample) for sample in match["evidence"]["samples"]] == [{"score"}] * 2
+    assert anyone.get("/adapters/ada/sql/files/samples.jsonl").status_code == 404
+    assert "samples.jsonl" not in [file["path"] for file in anyone.get("/adapters/ada/sql/").json()["files"]]
+    assert b"Peru" in ada.get("/adapters/ada/sql/files/samples.jsonl").getvalue()

@@ -114,8 +114,11 @@ class Client:
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         return self.session.request(method, self.base + path, timeout=60, **options)
 
-    def upload(self, name: str, folder: Path, **fields: Any) -> requests.Response:
-        """POST /adapters/ with the adapter's files in `folder`."""
+    def upload(self, name: str, folder: Path, *, samples: list[str] | None = None, **fields: Any) -> requests.Response:
+        """POST /adapters/ with the adapter's files in `folder`, and `samples` as inputs where they are given."""
+        if samples is not None:
+            lines = "".join(json.dumps({"input": text}) + "\n" for text in samples)
+            (folder / "samples.jsonl").write_text(lines, encoding="utf-8")
         known = ("adapter_config.json", "adapter_model.safetensors", "README.md", "samples.jsonl", "gates.safetensors")
         files = {file: (file, (folder / file).read_bytes()) for file in known if (folder / file).exists()}
         return self.post("/adapters/", files=files, data={"name": name, **fields})

@@ -1,6 +1,7 @@
 """`manage.py serve`: the site and one worker in the foreground; SIGTERM or Ctrl-C stops both within 10 s."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ class Command(BaseCommand):
     help = "Serve the site and run one worker in the foreground."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _clear_leftovers()
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         web = [
@@ -42,6 +44,15 @@ class Command(BaseCommand):
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         # A session each, so that Ctrl-C reaches this process alone, which then stops them in order.
         return subprocess.Popen([sys.executable, "-m", *command], cwd=settings.ROOT, start_new_session=True)
+
+
+def _clear_leftovers() -> None:
+    """Remove what requests and jobs of a process that was killed left in the spool and in scratch."""
+    yesterday = time.time() - 24 * 3600
+    for folder in (settings.UPLOAD_DIR, settings.SCRATCH_DIR):
+        for path in folder.glob("*"):
+            if path.stat().st_mtime < yesterday:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _interrupt(*_: Any) -> None:
