@@ -6,7 +6,8 @@ different scales keep their small directions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,20 @@ class Spectrum:
     def kept(self) -> float:
         """‖B·A‖²_F."""
         return float(self.sigma.square().sum())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch on this thread: for thin factors the barriers between threads cost more than they save.
+
+    On a machine with other work they cost tens of times the work itself.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def gram(deltas: Sequence[Factors]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lora import VERSION
-from lora.algebra import Spectrum, gram, low_rank_spectrum
+from lora.algebra import Spectrum, gram, low_rank_spectrum, one_thread
 from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import LoraError
 from lora.lazy_torch import torch
@@ -168,7 +168,11 @@ class _Spool:
 
 
 def _spectrum(merged: Merged, bound: int | None) -> Spectrum:
-    whole = streamed_spectrum(merged, bound) if isinstance(merged, Elementwise) else low_rank_spectrum(merged)
+    if isinstance(merged, Elementwise):
+        whole = streamed_spectrum(merged, bound)
+    else:
+        with one_thread():
+            whole = low_rank_spectrum(merged)
     return whole if bound is None else whole.truncate(bound)
 
 
@@ -201,7 +205,8 @@ def _gram_of_all(module: Module, n: int) -> Tensor:
     """Return ⟨ΔWᵢ, ΔWⱼ⟩ of this module over all inputs, zero where one lacks it; (n, n), float64."""
     products = torch.zeros(n, n, dtype=torch.float64)
     owners = torch.tensor(module.inputs)
-    products[owners[:, None], owners] = gram(module.deltas)
+    with one_thread():
+        products[owners[:, None], owners] = gram(module.deltas)
     return products
 
 

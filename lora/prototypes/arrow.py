@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora.algebra import one_thread
 from lora.lazy_torch import torch
 from lora.prototypes import PROTOTYPES
 from lora.weights import AdapterFile
@@ -30,7 +30,7 @@ def arrow(A: Tensor, B: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
         descends. An untrained module (ΔW = 0) has zeros in both.
     Source: Ostapenko et al., arXiv:2405.11157, Arrow prototypes; here without forming B·A and without iterating.
     """
-    with _one_thread():
+    with one_thread():
         [(v, sigma)] = _spectra([(A, B)])
         return v.float(), (abs(scaling) * sigma).float()
 
@@ -52,7 +52,7 @@ def arrow_file(path: Path, layout: Layout) -> tuple[dict[str, Tensor], list[dict
         stable_rank = Σσ²/σ₁², 0 where ΔW = 0).
     """
     vectors, facts = {}, []
-    with _one_thread(), AdapterFile(path, layout) as file:
+    with one_thread(), AdapterFile(path, layout) as file:
         factors = [(found.A, found.B) for found in map(file.factors, file.paths)]
         for module, (v, unscaled) in zip(layout.modules.values(), _spectra(factors), strict=True):
             if module.kind == "linear":
@@ -72,17 +72,6 @@ def arrow_file(path: Path, layout: Layout) -> tuple[dict[str, Tensor], list[dict
                 }
             )
     return vectors, facts
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch on this thread: the products are so small that waking others costs more than the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _moments(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
