@@ -8,13 +8,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from registry.errors import Invalid, NotFound, PermissionRefused
+from registry.errors import AppError, NotFound, PermissionRefused
 
 View = Callable[..., HttpResponse]
 
 
 def page(view: View) -> View:
-    """Turns the services' NotFound, PermissionRefused and Invalid into pages of status 404, 403 and 400."""
+    """Turns the services' refusals into pages of the same status."""
 
     @wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -24,7 +24,7 @@ def page(view: View) -> View:
             raise Http404(error.message) from error
         except PermissionRefused as error:
             raise PermissionDenied(error.message) from error
-        except Invalid as error:
-            return render(request, "400.html", {"message": error.message}, status=error.http_status)
+        except AppError as error:
+            return render(request, "refusal.html", {"message": error.message}, status=error.http_status)
 
     return answer

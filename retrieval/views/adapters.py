@@ -21,11 +21,13 @@ from registry.views.card import render_card
 from registry.views.pages import page
 from registry.views.snippets import download_snippet, peft_snippet
 from retrieval.api.adapters import filter_adapters, full_json
+from retrieval.similar import similar
 
 PER_PAGE = 25
 SHOWN_TAGS = 200
 SHOWN_SAMPLES = 3
 SHOWN_REVISIONS = 20
+SHOWN_SIMILAR = 5
 FILTERS = ("search", "base_model", "tag", "license", "owner", "state")
 ORDERINGS = {
     "-updated_at": "last changed first",
@@ -92,6 +94,14 @@ def _row(adapter: Adapter) -> dict[str, Any]:
 @page
 def adapter(request: HttpRequest, owner: str, name: str) -> HttpResponse:
     return render(request, "adapters/page.html", adapter_context(request, owner, name))
+
+
+@require_safe
+@page
+def similar_adapters(request: HttpRequest, owner: str, name: str) -> HttpResponse:
+    """The part of the page that needs the index, and so comes after it."""
+    row = find_adapter(request.user, f"{owner}/{name}")
+    return render(request, "adapters/similar.html", {"matches": similar(request.user, row, "samples", SHOWN_SIMILAR)})
 
 
 def adapter_context(request: HttpRequest, owner: str, name: str) -> dict[str, Any]:

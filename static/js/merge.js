@@ -134,11 +134,11 @@ async function start() {
   showMethod();
   showRank();
   showOutput();
-  fields.method.addEventListener("change", showMethod);
-  fields.rank_mode.addEventListener("change", showRank);
-  fields.publish.addEventListener("change", showOutput);
+  // On the field first, so that the request is read from the fields of the new choice.
+  fields.method.addEventListener("input", showMethod);
+  fields.rank_mode.addEventListener("input", showRank);
+  fields.publish.addEventListener("input", showOutput);
   form.addEventListener("input", showRequest);
-  form.addEventListener("change", showRequest);
   form.addEventListener("submit", submit);
   form.querySelector("button[type=submit]").disabled = form.dataset.mayMerge !== "yes";
   showRequest();

@@ -11,7 +11,7 @@ const paramsBox = document.getElementById("params");
 const mergeBar = document.getElementById("merge-bar");
 const template = document.getElementById("match-template");
 let routers = [];
-let ticked = new Map();
+const ticked = new Map();
 
 const isExamples = () => fields.query_kind.value === "examples";
 const list = (value) => value.split(",").map((part) => part.trim()).filter(Boolean);
@@ -61,6 +61,7 @@ function showMatch(match, rank, best) {
   }
   const samples = match.evidence?.samples || [];
   part("evidence").hidden = samples.length === 0;
+  part("evidence").open = rank === 1;
   part("samples").replaceChildren(...samples.map(({ input, score }) => el("li", {}, input ? el("span", {}, input) : el("em", {}, "text not public"), el("span", { class: "muted number" }, ` ${score.toFixed(3)}`))));
   return node;
 }
@@ -74,8 +75,6 @@ function abstention(reason) {
 }
 
 function showResults(answer) {
-  ticked = new Map();
-  showMergeBar();
   const [result] = answer.results;
   if (result.abstained || !result.matches.length) return results.replaceChildren(abstention(result.reason));
   const best = Math.max(1, ...result.matches.map(({ score }) => score));
@@ -101,19 +100,26 @@ function showMergeBar() {
     bases.size > 1 ? "These experts have different base models and cannot be merged." : ticked.size === 1 ? "1 expert ticked; tick another one to merge." : `${ticked.size} experts ticked.`;
 }
 
+let asked = 0;
 async function ask() {
+  asked += 1;
+  const mine = asked;
   clearErrors(form);
-  form.classList.add("htmx-request");
   const body = request();
   showSnippets(document.getElementById("snippets"), "retrieve/", body);
   document.getElementById("as-code").hidden = false;
+  results.replaceChildren(el("p", { class: "muted" }, "Searching …"));
+  ticked.clear();
+  showMergeBar();
   try {
-    showResults(await call("POST", "retrieve/", body));
+    const answer = await call("POST", "retrieve/", body);
+    // A later question may have been answered first.
+    if (mine === asked) showResults(answer);
   } catch (error) {
+    if (mine !== asked) return;
     results.replaceChildren();
     showError(form, error);
   }
-  form.classList.remove("htmx-request");
 }
 
 function showKind() {
@@ -123,6 +129,7 @@ function showKind() {
 function showRouter() {
   document.getElementById("router-summary").textContent = router()?.summary || "";
   showParams(paramsBox, router()?.params);
+  fields.k.placeholder = router()?.k ?? "";
 }
 
 async function start() {

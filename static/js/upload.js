@@ -17,9 +17,9 @@ const PARTS = {
   "gates.safetensors": "gates",
 };
 const REASONS = [
+  [/(^|\/)(optimizer|scheduler|rng_state|trainer_state|training_args).*$/i, "training state: not needed to use the expert"],
   [/\.(bin|pt|pth|ckpt|pkl|pickle)$/i, "pickle is never read, because it can run a stranger's code; convert it with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"],
   [/(^|\/)(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|chat_template.*)$/i, "tokenizer: it belongs to the base model"],
-  [/(^|\/)(optimizer|scheduler|rng_state|trainer_state|training_args).*$/i, "training state: not needed to use the expert"],
   [/(^|\/)\./, "hidden file"],
 ];
 let chosen = new Map();
