@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from lora.weights import Factors
 
-BLOCK_ROWS = 256  # part of the result: float64 sums over rows are taken in these steps
+BLOCK_ENTRIES = 2**20  # of one adapter (8 MB in float64)
+PANEL_BLOCKS = 16  # held at once where row blocks meet each other
 EXACT_SIDE = 512  # up to this smaller side an exact decomposition takes no longer than an approximate one
 OVERSAMPLE = 16
 POWER_ITERATIONS = 2
@@ -62,10 +63,15 @@ def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:
     Products are taken in float64 and rounded once, so that an entry depends neither on the block it falls into nor
     on how ΔW is split into factors: thresholds on entries are then the same in every pass.
     """
-    d_out = deltas[0].B.shape[0]
-    for start in range(0, d_out, BLOCK_ROWS):
-        rows = slice(start, min(start + BLOCK_ROWS, d_out))
+    d_out, d_in = deltas[0].B.shape[0], deltas[0].A.shape[1]
+    height = _block_height(d_in)
+    for start in range(0, d_out, height):
+        rows = slice(start, min(start + height, d_out))
         yield rows, torch.stack([((d.B[rows] * d.scaling) @ d.A).float() for d in deltas])
+
+
+def _block_height(d_in: int) -> int:
+    return max(1, BLOCK_ENTRIES // d_in)
 
 
 def kth_largest(blocks: Callable[[], Iterable[Tensor]], k: int) -> float:
@@ -163,10 +169,12 @@ def _right_moments(delta: Elementwise) -> Tensor:
 
 
 def _left_moments(delta: Elementwise) -> Tensor:
-    """Return ΔWΔWᵀ, (d_out, d_out): for every four row blocks, one more pass over all of them."""
-    moments = torch.zeros(delta.shape[0], delta.shape[0], dtype=torch.float64)
-    for start in range(0, delta.shape[0], 4 * BLOCK_ROWS):
-        held = slice(start, start + 4 * BLOCK_ROWS)
+    """Return ΔWΔWᵀ, (d_out, d_out): for every panel of row blocks, two passes over all of them."""
+    d_out, d_in = delta.shape
+    moments = torch.zeros(d_out, d_out, dtype=torch.float64)
+    height = PANEL_BLOCKS * _block_height(d_in)
+    for start in range(0, d_out, height):
+        held = slice(start, start + height)
         wanted = [block for rows, block in delta.blocks() if held.start <= rows.start < held.stop]
         panel = torch.cat(wanted)
         for rows, block in delta.blocks():

@@ -86,6 +86,7 @@ def merge(
             spool.append(module, _spectrum(merged, bound))
             products.append(_gram_of_all(module, modules.n))
             progress(0.95 * len(products) / len(modules))
+        modules.check_complete(spool.layouts)
         rank = bound or _needed_rank(output, spool.spectra)
         write_adapter(
             folder,
@@ -124,6 +125,11 @@ class _Modules:
 
     def __len__(self) -> int:
         return len(self._layouts)
+
+    def check_complete(self, layouts: Sequence[ModuleLayout]) -> None:
+        """Check that a method has yielded every module once, in order: no merge is partial without anyone noticing."""
+        if [layout.path for layout in layouts] != sorted(self._layouts):
+            raise RuntimeError("The merge method did not yield every module once, in the order it got them.")
 
     def __iter__(self) -> Iterator[Module]:
         for path in sorted(self._layouts):

@@ -79,14 +79,15 @@ def test_gram_holds_inner_products() -> None:
 
 
 @pytest.fixture
-def blocks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stream in tiny blocks and approximate, as for a large module."""
-    monkeypatch.setattr(elementwise, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(elementwise, "BLOCK_ENTRIES", 90)
+    monkeypatch.setattr(elementwise, "PANEL_BLOCKS", 2)
     monkeypatch.setattr(elementwise, "EXACT_SIDE", 0)
     monkeypatch.setattr(elementwise, "HELD_ENTRIES", 0)
 
 
-@pytest.mark.usefixtures("blocks_of_three")
+@pytest.mark.usefixtures("tiny_blocks")
 @pytest.mark.parametrize(("d_out", "d_in"), [(31, 8), (8, 31), (29, 29)])
 def test_streamed_spectrum_without_a_rank_is_the_dense_svd(d_out: int, d_in: int) -> None:
     delta = Elementwise(random_factors(d_out, d_in, [2, 3]), lambda entries: entries.sum(0).clamp(-1, 1))
@@ -96,7 +97,7 @@ def test_streamed_spectrum_without_a_rank_is_the_dense_svd(d_out: int, d_in: int
     assert spectrum.energy == pytest.approx(float(expected.square().sum()))
 
 
-@pytest.mark.usefixtures("blocks_of_three")
+@pytest.mark.usefixtures("tiny_blocks")
 def test_randomized_compression_is_near_the_best_and_repeatable() -> None:
     delta = Elementwise(random_factors(150, 120, [9, 9]), lambda entries: entries.sum(0).clamp(-4, 4))
     spectrum = streamed_spectrum(delta, 6)
@@ -108,7 +109,7 @@ def test_randomized_compression_is_near_the_best_and_repeatable() -> None:
     assert torch.equal(spectrum.B, streamed_spectrum(delta, 6).B)
 
 
-@pytest.mark.usefixtures("blocks_of_three")
+@pytest.mark.usefixtures("tiny_blocks")
 def test_entries_do_not_depend_on_blocks_or_factorisation() -> None:
     [term] = random_factors(20, 11, [3])
     mix = torch.tensor([[2.0, 1, 0], [0, 1, -1], [1, 0, 3]], dtype=torch.float64)

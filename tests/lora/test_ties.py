@@ -133,7 +133,7 @@ def test_streaming_equals_the_dense_route(output: OutputSpec, tmp_path: Path, mo
     folders = [write_adapter_files(tmp_path / str(seed), shapes, rank=5, seed=seed) for seed in range(3)]
     dense = run_merge(tmp_path / "dense", folders, "ties", output=output)
     exact = ties_in_numpy([read_deltas(folder) for folder in folders], [1, 1, 1], 0.2, 1, "tensor")
-    monkeypatch.setattr(elementwise, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(elementwise, "BLOCK_ENTRIES", 400)
     monkeypatch.setattr(elementwise, "EXACT_SIDE", 0)
     monkeypatch.setattr(elementwise, "HELD_ENTRIES", 0)
     streamed = run_merge(tmp_path / "streamed", folders, "ties", output=output)
