@@ -1,0 +1,116 @@
+"""`manage.py import_folder DIR --owner OWNER`: imports every adapter below a folder."""
+
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models.functions import Now
+
+from registry.accounts import create_user
+from registry.errors import AppError
+from registry.imports import Found, Refused, clashes, find_folders, import_folder, left_out
+from registry.intake import Described
+from registry.models import Namespace, Revision, WorkerHeartbeat
+
+WORKER_SILENCE_S = 15
+BAR = 30
+Outcome = Revision | Refused
+
+
+class Command(BaseCommand):
+    help = (
+        "Import every adapter (a folder with adapter_config.json) below DIR. Files are copied. Running it again "
+        "goes on where it stopped and takes in only what is new."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("dir", type=Path)
+        parser.add_argument("--owner", required=True, help="the namespace to import into; its user is made if missing")
+        parser.add_argument("--visibility", choices=["public", "private"], help="default: public")
+        parser.add_argument("--wait", action="store_true", help="wait for the jobs, as long as a worker runs")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        root, owner = options["dir"], options["owner"]
+        if not root.is_dir():
+            raise CommandError(f"{root} is not a folder.")
+        found = find_folders(root, owner)
+        if not found:
+            raise CommandError(f"No folder below {root} has an adapter_config.json.")
+        said = Described(visibility=options["visibility"], message=f"Import {root.resolve().name}")
+        outcomes = self._import(_owner_of(owner), found, said)
+        if options["wait"]:
+            self._wait([outcome for outcome in outcomes if isinstance(outcome, Revision)])
+        self._table(found, outcomes)
+
+    def _import(self, user: AbstractBaseUser, found: list[Found], said: Described) -> list[Outcome]:
+        refused, outcomes = clashes(found), list[Outcome]()
+        for number, item in enumerate(found, 1):
+            self._progress("importing", number, len(found), item.name)
+            outcomes.append(refused.get(item.folder) or import_folder(user, item, said))
+        self._end_progress()
+        return outcomes
+
+    def _wait(self, revisions: list[Revision]) -> None:
+        """Until every revision is judged, or no worker has been heard from."""
+        total, told = len(revisions), -1
+        while open_ones := [revision for revision in revisions if revision.state == Revision.State.CHECKING]:
+            done = total - len(open_ones)
+            if not WorkerHeartbeat.objects.filter(seen_at__gt=Now() - timedelta(seconds=WORKER_SILENCE_S)).exists():
+                self._end_progress()
+                self.stdout.write("No worker is running, so the jobs stay queued: start one with `make serve`.")
+                return
+            if done != told:
+                self._progress("checking", done, total, open_ones[0].adapter.full_name)
+                told = done
+            time.sleep(0.5)
+            for revision in open_ones:
+                revision.refresh_from_db(fields=["state", "problems", "warnings"])
+        self._progress("checking", total, total, "")
+        self._end_progress()
+
+    def _progress(self, what: str, number: int, total: int, name: str) -> None:
+        """A bar that is drawn over on a terminal, a line each elsewhere."""
+        if not self.stdout.isatty():
+            self.stdout.write(f"{what} {number}/{total} {name}")
+            return
+        filled = "#" * (BAR * number // max(total, 1))
+        line = f"{what} [{filled:<{BAR}}] {number}/{total} {name}"
+        self.stdout.write("\r\033[K" + line[: shutil.get_terminal_size().columns - 1], ending="")
+        self.stdout.flush()
+
+    def _end_progress(self) -> None:
+        if self.stdout.isatty():
+            self.stdout.write("")
+
+    def _table(self, found: list[Found], outcomes: list[Outcome]) -> None:
+        rows = [(*_verdict(outcome), item) for item, outcome in zip(found, outcomes, strict=True)]
+        width = max(len(item.name) for item in found)
+        for verdict, why, item in rows:
+            unused = ", ".join(left_out(item.folder))
+            notes = [why.removesuffix(".")] * bool(why) + [f"left out: {unused}"] * bool(unused)
+            self.stdout.write(f"{verdict:8}  {item.name:{width}}  {'; '.join(notes)}".rstrip())
+        counts = {verdict: sum(row[0] == verdict for row in rows) for verdict in ("ready", "checking", "refused")}
+        self.stdout.write(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+def _owner_of(name: str) -> AbstractBaseUser:
+    """The user who owns the namespace; a new one without a password if there is none."""
+    namespace = Namespace.objects.select_related("owner").filter(name=name).first()
+    try:
+        return namespace.owner if namespace else create_user(name)
+    except AppError as error:
+        raise CommandError(error.message) from error
+
+
+def _verdict(outcome: Outcome) -> tuple[str, str]:
+    """One word, and why."""
+    if isinstance(outcome, Refused):
+        return "refused", outcome.reason
+    if outcome.state == Revision.State.REJECTED:
+        return "refused", "; ".join(problem["message"] for problem in outcome.problems)
+    warnings = ", ".join(warning["code"] for warning in outcome.warnings)
+    return outcome.state, f"warnings: {warnings}" if warnings else ""
