@@ -67,8 +67,9 @@ export function showError(form, error) {
     fields[0].focus();
     return;
   }
-  const notice = el("div", { class: "notice bad", role: "alert" }, el("p", {}, error.message));
   const problems = error.detail.problems || error.detail.inputs || [];
+  const isRepeated = problems.length === 1 && error.message.includes(problems[0].message);
+  const notice = el("div", { class: "notice bad", role: "alert" }, isRepeated ? null : el("p", {}, error.message));
   if (problems.length) {
     notice.append(el("ul", {}, ...problems.map((problem) => problemLine(problem))));
   }

@@ -51,6 +51,7 @@ function heatmap(element, data) {
       min: Math.min(0, ...values),
       max: Math.max(...values, 1e-12),
       calculable: false,
+      hoverLink: false,
       orient: "horizontal",
       left: "center",
       bottom: 0,
