@@ -82,11 +82,13 @@ class View:
     def select(self, user_id: int | None, filters: Filters = ()) -> Selection:
         """What this caller may see and asks for; remembered, because most requests ask for the same."""
         key = (user_id, filters)
-        if key not in self._selections:
+        selection = self._selections.get(key)
+        if selection is None:
+            selection = self._select(self.pool.allowed(user_id, filters))
             if len(self._selections) >= CACHED_SELECTIONS:
                 self._selections.clear()
-            self._selections[key] = self._select(self.pool.allowed(user_id, filters))
-        return self._selections[key]
+            self._selections[key] = selection
+        return selection
 
     def _select(self, mask: NDArray[np.bool_]) -> Selection:
         positions = self._positions[mask & (self._positions >= 0)]
