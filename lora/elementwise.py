@@ -22,7 +22,7 @@ EXACT_SIDE = 512  # up to this smaller side an exact decomposition takes no long
 OVERSAMPLE = 16
 POWER_ITERATIONS = 2
 SEED = 0
-HELD_ENTRIES = 2**24  # up to here (64 MB) ΔW is computed once and not for every pass
+HELD_ENTRIES = 2**26  # up to here (256 MB) ΔW is computed once and not for every pass
 GRAM_PRECISION = 1e-7  # σ/σ₁ below which float64 products and float32 entries leave only rounding
 
 
