@@ -23,7 +23,8 @@ def home(request: HttpRequest) -> HttpResponse:
     bases = ready.exclude(base_model="").values_list("base_model").annotate(count=Count("pk"))
     context = {
         "numbers": numbers,
-        "newest": ready.select_related("namespace", "head").order_by("-created_at")[:NEWEST],
+        # By id, which is the order of creation, because that needs no sort of all rows.
+        "newest": ready.select_related("namespace", "head").order_by("-pk")[:NEWEST],
         "bases": bases.order_by("-count", "base_model")[:BASES],
     }
     return render(request, "home.html", context)

@@ -108,7 +108,9 @@ async function ask() {
   const body = request();
   showSnippets(document.getElementById("snippets"), "retrieve/", body);
   document.getElementById("as-code").hidden = false;
-  results.replaceChildren(el("p", { class: "muted" }, "Searching …"));
+  const waiting = el("p", { class: "muted" }, "Searching …");
+  results.replaceChildren(waiting);
+  setTimeout(() => waiting.append(" The first search after a start loads the encoder, which takes some seconds."), 2000);
   ticked.clear();
   showMergeBar();
   try {
