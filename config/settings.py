@@ -133,7 +133,9 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticatedOrReadOnly"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["registry.api.parsers.BoundedJSONParser"],
+    # Escaped, so that an answer can echo any text it was sent, lone surrogates included.
+    "UNICODE_JSON": False,
     "DEFAULT_PAGINATION_CLASS": "registry.api.pagination.Pages",
     "PAGE_SIZE": 20,
     "EXCEPTION_HANDLER": "config.http_errors.to_response",

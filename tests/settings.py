@@ -22,6 +22,7 @@ os.environ["DATA_DIR"] = _data_dir
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One thread each: tests share two cores with the servers that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from config.settings import *  # noqa: E402, F403 - the settings read the environment at import
 

@@ -1,5 +1,8 @@
 """Shapes of answers for the OpenAPI page. They document; `registry.describe` writes the JSON."""
 
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, inline_serializer
 from rest_framework import serializers
@@ -41,3 +44,13 @@ def page_of(name: str, item: serializers.Serializer) -> serializers.Serializer:
             "results": serializers.ListField(child=item),
         },
     )
+
+
+class BearerScheme(OpenApiAuthenticationExtension):
+    """How `registry.tokens.BearerAuthentication` appears in the schema; found by being defined."""
+
+    target_class = "registry.tokens.BearerAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer"}

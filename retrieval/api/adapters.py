@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils.datastructures import MultiValueDict
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -146,8 +146,6 @@ def _refuse_unknown(parts: MultiValueDict, known: tuple[str, ...], what: str, re
 
 
 class AdapterDetail(APIView):
-    parser_classes = [JSONParser]
-
     @extend_schema(operation_id="adapters_retrieve", parameters=[REF], responses={200: OBJECT, 404: ERROR})
     def get(self, request: Request, owner: str, name: str) -> Response:
         revision = revision_in(request, owner, name)

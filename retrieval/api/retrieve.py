@@ -10,7 +10,6 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.schema import ERROR
-from retrieval.api.parsers import BoundedJSONParser
 from retrieval.request import FILTERS, MAX_K, MAX_TEXTS
 from retrieval.services import retrieve
 
@@ -94,7 +93,6 @@ RETRIEVE_ANSWER = inline_serializer(
 class Retrieve(APIView):
     # Asking is reading: whoever may see an adapter may find it.
     permission_classes = [AllowAny]
-    parser_classes = [BoundedJSONParser]
 
     @extend_schema(
         request=RETRIEVE_REQUEST,

@@ -43,7 +43,9 @@ class Command(BaseCommand):
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         # A session each, so that Ctrl-C reaches this process alone, which then stops them in order.
-        return subprocess.Popen([sys.executable, "-m", *command], cwd=settings.ROOT, start_new_session=True)
+        # Threads of torch that wait by spinning would take the cores from the other process.
+        env = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+        return subprocess.Popen([sys.executable, "-m", *command], cwd=settings.ROOT, env=env, start_new_session=True)
 
 
 def _clear_leftovers() -> None:
