@@ -1,6 +1,7 @@
 """The steps of the demo, in the order a contributor and a user would take them."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -100,7 +101,14 @@ def ask(folders: Folders, digests: dict[str, str], record: Path) -> tuple[list[d
     for task, adapters in folders.items():
         command += ["--task", str(test_file(task)), *map(str, adapters.values())]
     done = subprocess.run(
-        command, cwd=settings.ROOT, check=False, capture_output=True, text=True, timeout=ASK_TIMEOUT_S
+        command,
+        cwd=settings.ROOT,
+        # Threads that wait sleep: spinning would take the cores from whatever else this machine does.
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=ASK_TIMEOUT_S,
     )
     if done.returncode:
         raise DemoError("PEFT could not be asked:\n" + "\n".join(done.stderr.splitlines()[-15:]))

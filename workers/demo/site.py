@@ -57,8 +57,7 @@ class Site:
 
 @contextmanager
 def running_site(log: Path) -> Iterator[Site]:
-    """A site and its worker, ready for requests; stopped afterwards. Raises: DemoError, such as for a taken port."""
-    _check_port_is_free()
+    """A site and its worker, ready for requests; stopped afterwards. Raises: DemoError."""
     with log.open("wb") as output:
         # A session of its own, so that Ctrl-C reaches the demo alone, which then stops it.
         process = subprocess.Popen(
@@ -76,7 +75,8 @@ def running_site(log: Path) -> Iterator[Site]:
         site.stop()
 
 
-def _check_port_is_free() -> None:
+def check_port_is_free() -> None:
+    """Raises: DemoError that says what to do."""
     family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

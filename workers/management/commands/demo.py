@@ -15,7 +15,7 @@ from registry.models import BaseModel
 from workers.demo import journey
 from workers.demo.account import Login, demo_login
 from workers.demo.client import Client, DemoError
-from workers.demo.site import Site, running_site
+from workers.demo.site import Site, check_port_is_free, running_site
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BASE_CONFIG = journey.EXAMPLES / "smollm2-135m-instruct.json"
@@ -46,6 +46,7 @@ class Command(BaseCommand):
             self._say("\nStopped.")
 
     def _start(self, stack: ExitStack) -> Site:
+        check_port_is_free()
         with self._step("migrate the database"):
             call_command("migrate", verbosity=0)
         with self._step(f"register {BASE_MODEL}"):
