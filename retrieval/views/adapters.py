@@ -132,10 +132,9 @@ def adapter_context(request: HttpRequest, owner: str, name: str) -> dict[str, An
 
 
 def _binding(facts: dict[str, Any]) -> dict[str, Any] | None:
-    """How much of a known base the adapter reaches."""
-    bound, known = facts.get("modules_bound"), facts.get("modules_in_base")
-    total = len(facts.get("modules", []))
-    return None if known is None or bound is None else {"bound": bound, "total": total, "in_base": known}
+    """How many of the modules that it targets in a known base the adapter changes."""
+    known = facts.get("modules_in_base")
+    return None if known is None else {"bound": facts["modules_bound"], "in_base": known}
 
 
 def _texts(request: HttpRequest, revision: Revision) -> dict[str, Any]:

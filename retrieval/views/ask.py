@@ -8,6 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from registry.queries import visible_adapters
+from retrieval.encoders import warm_up
 
 DEFAULT_ROUTER = "lora_retriever"
 DEFAULT_METHOD = "weighted_sum"
@@ -17,6 +18,7 @@ MAX_GIVEN = 100
 
 @require_safe
 def retrieve(request: HttpRequest) -> HttpResponse:
+    warm_up()
     ready = visible_adapters(request.user).filter(head__isnull=False)
     bases = ready.exclude(base_model="").order_by("base_model").values_list("base_model", flat=True).distinct()
     context = {
