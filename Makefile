@@ -38,7 +38,10 @@ format: .venv/.dev ## let ruff fix and format the code
 	$(BIN)/ruff format .
 
 bench: ## list the benchmarks and the commands that run them
-	@for file in $(wildcard bench/[a-z]*.py); do echo "$(BIN)/python $$file  # $$(sed -n '1s/"""\(.*\)/\1/p' $$file)"; done
+	@for name in $$(grep -l __main__ bench/*.py | xargs -n 1 basename -s .py); do \
+		echo "$(BIN)/python -m bench.$$name"; \
+		sed -n '1s/"""\(.*[^"]\).*/    \1/p' bench/$$name.py; \
+	done
 
 # One stamp per step, so that a second run installs nothing.
 .venv/.created:

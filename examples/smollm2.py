@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-from transformers.utils.logging import disable_progress_bar
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -23,7 +22,6 @@ def gguf_folder() -> Path:
 
 def load_base() -> tuple[Any, Any]:
     """The base model in float32 on the CPU and its tokenizer, padding on the left. Takes about 15 s."""
-    disable_progress_bar()
     folder = gguf_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(

@@ -1,4 +1,4 @@
-"""`manage.py import_folder DIR --owner OWNER`: imports every adapter below a folder."""
+"""`manage.py import_folder DIR [--owner OWNER]`: imports every adapter below a folder."""
 
 import shutil
 import time
@@ -29,7 +29,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("dir", type=Path)
-        parser.add_argument("--owner", required=True, help="the namespace to import into; its user is made if missing")
+        parser.add_argument(
+            "--owner", default="imported", help="the namespace to import into; its user is made if missing"
+        )
         parser.add_argument("--visibility", choices=["public", "private"], help="default: public")
         parser.add_argument("--wait", action="store_true", help="wait for the jobs, as long as a worker runs")
 
