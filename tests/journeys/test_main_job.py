@@ -140,9 +140,9 @@ def _product(name: str, path: str) -> torch.Tensor:
 
 
 def test_a_retrieval_can_be_merged_in_one_call(ada):
-    inputs = {
-        "retrieve": {"router": "adapter_soup", "examples": [{"input": first_test_line("roman-numerals")}], "k": 2}
-    }
+    examples = [{"input": first_test_line("roman-numerals")}]
+    wanted = {"router": "adapter_soup", "examples": examples, "k": 2, "filters": {"owner": ["ada"]}}
+    inputs = {"retrieve": wanted}
     answer = ada.post("/merges/", json={"method": "ties", "inputs": inputs, "params": {"density": 0.5}})
     assert answer.status_code == 202, answer.text
     job = ada.finished(answer.json()["job"], 180)
