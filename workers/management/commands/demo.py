@@ -77,7 +77,8 @@ class Command(BaseCommand):
 
     def _report(self, results: list[dict[str, Any]], recorded_at: str | None) -> None:
         if recorded_at:
-            self._say(f"    as answered at {recorded_at} by the same weights; remove {self._folder}/answers.json to ask again")
+            record = self._folder / "answers.json"
+            self._say(f"    as answered at {recorded_at} by the same weights; remove {record} to ask again")
         for result in results:
             self._say("", *journey.side_by_side(result))
         if missing := journey.shortcomings(results):
