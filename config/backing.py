@@ -54,7 +54,7 @@ def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
         return {"broker_url": env["CELERY_BROKER_URL"], "broker_transport_options": {}}
     folder = data_dir / "broker"
     return {
-        "broker_url": "filesystem://",
+        "broker_url": "filesystem://localhost",
         "broker_transport_options": {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),
