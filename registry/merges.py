@@ -97,7 +97,9 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
     """
     if merge.revision_id:
         return merge.revision
-    said = Described(visibility=merge.output["visibility"], message=f"Merge by {merge.method}")
+    said = Described(
+        visibility=merge.output["visibility"], description=_summary(recipe), message=f"Merge by {merge.method}"
+    )
     with transaction.atomic(), ExitStack() as stack:
         blobs = {WEIGHTS: artefact.weights, CONFIG: artefact.config}
         blobs[cards.PATH] = put_bytes(_card_of(merge, recipe, artefact))
@@ -111,6 +113,13 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
         Job.objects.filter(pk=job.pk).update(revision=merge.revision)
         job.revision = merge.revision
     return merge.revision
+
+
+def _summary(recipe: Recipe) -> str:
+    """One sentence that names the first parents."""
+    named = [f"{parent.name} ({parent.weight:.3g})" for parent in recipe.parents[:3]]
+    more = f" and {len(recipe.parents) - 3} more" if len(recipe.parents) > 3 else ""
+    return f"Merge by {recipe.method} of {', '.join(named)}{more}."
 
 
 def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
