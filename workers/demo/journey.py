@@ -55,13 +55,28 @@ def retrieve(client: Client, owner: str, task: str) -> list[dict[str, Any]]:
     return matches
 
 
-def merge(client: Client, owner: str, experts: list[str]) -> dict[str, Any]:
-    """The exact mean of the experts' ΔW, as a new adapter. Returns: the finished merge."""
+def soup(client: Client, owner: str) -> list[dict[str, Any]]:
+    """The two best experts for one line of each of the MERGED tasks, weighted. Raises: DemoError for any others."""
+    request = {
+        "router": "adapter_soup",
+        "examples": [{"input": prompt(task)} for task in MERGED],
+        "k": len(MERGED),
+        "filters": {"owner": [owner], "tag": ["example"]},
+    }
+    matches = client.call("POST", "/retrieve/", json=request)[1]["results"][0]["matches"]
+    if {match["adapter"] for match in matches} != {f"{owner}/{task}" for task in MERGED}:
+        raise DemoError(f"The best experts for lines of {' and '.join(MERGED)} should be those two, not {matches}.")
+    return matches
+
+
+def merge(client: Client, owner: str, matches: list[dict[str, Any]]) -> dict[str, Any]:
+    """The exact weighted sum of the matches' ΔW, as a new adapter. Returns: the finished merge."""
+    experts = sorted(matches, key=lambda match: match["adapter"], reverse=True)
     recipe = {
         "method": "weighted_sum",
-        "inputs": [{"adapter": expert, "weight": 1 / len(experts)} for expert in experts],
+        "inputs": [{"adapter": expert["adapter"], "weight": expert["weight"]} for expert in experts],
         "output": {
-            "name": f"{owner}/" + "-and-".join(expert.split("/")[1] for expert in experts),
+            "name": f"{owner}/" + "-and-".join(expert["adapter"].split("/")[1] for expert in experts),
             "rank": {"mode": "exact"},
         },
     }

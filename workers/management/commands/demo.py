@@ -67,8 +67,11 @@ class Command(BaseCommand):
                 matches = journey.retrieve(client, owner, task)
             self._say(*(f"    {match['score']:.2f}  {match['adapter']}" for match in matches))
             found[task] = matches[0]["adapter"]
-        with self._step("merge " + " and ".join(found[task] for task in journey.MERGED)):
-            merge = journey.merge(client, owner, [found[task] for task in journey.MERGED])
+        with self._step(f"retrieve for a line each of {' and '.join(journey.MERGED)}"):
+            best = journey.soup(client, owner)
+        self._say(*(f"    {match['score']:.2f}  {match['adapter']}" for match in best))
+        with self._step("merge these experts"):
+            merge = journey.merge(client, owner, best)
         with self._step("download the experts and the merge"):
             folders, digests = journey.download(client, found, merge, self._folder)
         with self._step("ask base, experts and merge with PEFT"):
