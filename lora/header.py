@@ -93,7 +93,8 @@ def _read_length(stream: BinaryIO, size_bytes: int, where: str) -> tuple[int, by
     if len(start) <= 8:
         _refuse(where, "truncated", f"The file has only {len(start)} bytes. Send it again.")
     if length > MAX_HEADER_BYTES:
-        _refuse(where, "bad_header", f"It claims a header of {length} bytes; at most {MAX_HEADER_BYTES} are read.")
+        claim = f"It claims a header of {length} bytes; at most {MAX_HEADER_BYTES} are read."
+        _refuse(where, "bad_header", f"{claim} Is it a safetensors file at all?")
     if length > size_bytes - 8:
         _refuse(where, "truncated", f"Its header should have {length} bytes, the file has {size_bytes}. Send it again.")
     return length, start[8 : 8 + length]

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lora.errors import InvalidAdapter, Problem
+from lora.formats import PICKLE, PICKLE_SUFFIXES
 from registry.adapters import edit_adapter, replace_samples, upload_adapter, yank_adapter
 from registry.api.files import revision_in
 from registry.api.pagination import paginated
@@ -26,13 +27,8 @@ from registry.samples import MAX_BYTES as MAX_SAMPLES_BYTES
 from registry.samples import PATH as SAMPLES
 
 FIELDS = ("name", "visibility", "base_model", "description", "license", "tags", "sha256")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ORDERINGS = ("name", "created_at", "updated_at", "downloads")
 EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list, "samples_public": bool}
-PICKLE_MESSAGE = (
-    "A pickle can run code in whoever opens it, so it is never read here. Convert it where you trained it: "
-    "safetensors.torch.save_file(torch.load('adapter_model.bin', weights_only=True), 'adapter_model.safetensors')."
-)
 
 
 def full_json(user: Caller, adapter: Adapter, revision: Revision) -> dict[str, Any]:
@@ -119,8 +115,8 @@ class AdapterList(APIView):
 
 def _uploaded_files(request: Request) -> dict[str, NewFile]:
     for part in request.FILES:
-        if part.lower().endswith(PICKLES):
-            raise InvalidAdapter([Problem("pickle", part, PICKLE_MESSAGE)])
+        if part.lower().endswith(PICKLE_SUFFIXES):
+            raise InvalidAdapter([Problem("pickle", part, PICKLE)])
     _refuse_unknown(request.FILES, FILES, "file")
     missing = [name for name in (CONFIG, WEIGHTS) if name not in request.FILES]
     if missing:

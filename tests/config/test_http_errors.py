@@ -10,7 +10,7 @@ from retrieval.api.methods import Methods
 @pytest.mark.django_db
 def test_a_crash_is_a_neutral_500_and_is_logged(client, monkeypatch, caplog):
     def crash(*_):
-        raise RuntimeError("secret path /root/x")
+        raise RuntimeError("secret path /srv/x")
 
     monkeypatch.setattr(Methods, "get", crash)
     with caplog.at_level(logging.ERROR):
