@@ -13,7 +13,7 @@ DATA_DIR = Path(ENV.get("DATA_DIR") or ROOT / "data").resolve()
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 HOST = ENV.get("HOST", "127.0.0.1")
 PORT = int(ENV.get("PORT", "8000"))
-EXTERNAL_URL = ENV.get("EXTERNAL_URL", f"http://{HOST}:{PORT}").rstrip("/")
+EXTERNAL_URL = ENV.get("EXTERNAL_URL", f"http://{f'[{HOST}]' if ':' in HOST else HOST}:{PORT}").rstrip("/")
 
 
 def _secret_key() -> str:

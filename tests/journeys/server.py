@@ -56,9 +56,7 @@ class Site:
         return process
 
     def start_web(self) -> None:
-        port = self.url.rsplit(":", 1)[1]
-        self.start("-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
-                   "--threads", "8")  # fmt: skip
+        self.start("-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi")
         wait_for(lambda: _answers(self.url), 60, "the site to answer")
 
     def start_worker(self) -> subprocess.Popen:

@@ -22,12 +22,8 @@ class Command(BaseCommand):
         _clear_leftovers()
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
-        web = [
-            *("gunicorn", "config.wsgi", "--bind", f"{settings.HOST}:{settings.PORT}"),
-            *("--worker-class", "gthread", "--threads", "16", "--keep-alive", "65", "--timeout", "120"),
-            *("--log-level", "warning"),
-        ]
-        worker = ["celery", "-A", "config", "worker", "--loglevel", "WARNING", "--without-mingle", "--without-gossip"]
+        web = ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]
+        worker = ["celery", "--quiet", "-A", "config", "worker", "--loglevel", "WARNING", "--without-mingle"]
         signal.signal(signal.SIGTERM, _interrupt)
         processes = [self._start(command) for command in (web, worker)]
         self.stdout.write(f"Loradex is at {settings.EXTERNAL_URL} (Ctrl-C stops it)")
