@@ -146,10 +146,11 @@ def replace_samples(user: AbstractBaseUser, adapter: Adapter, raw: bytes) -> tup
 def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: list[dict[str, str]]) -> None:
     """Admit a revision: `main` moves to it unless a newer one was admitted before. Call inside `jobs.finishing`."""
     revision.state = Revision.State.READY
+    revision.problems = []
     revision.facts = facts
     revision.norm = norm
     revision.warnings = warnings
-    revision.save(update_fields=["state", "facts", "norm", "warnings"])
+    revision.save(update_fields=["state", "problems", "facts", "norm", "warnings"])
     adapter = Adapter.objects.select_related("head").get(pk=revision.adapter_id)
     if adapter.head is None or adapter.head.pk < revision.pk:
         adapter.head = revision

@@ -165,3 +165,23 @@ def test_an_owner_may_hide_the_texts_of_its_samples(three, ada, anyone):
     assert anyone.get("/adapters/ada/sql/files/samples.jsonl").status_code == 404
     assert "samples.jsonl" not in [file["path"] for file in anyone.get("/adapters/ada/sql/").json()["files"]]
     assert b"Peru" in ada.get("/adapters/ada/sql/files/samples.jsonl").getvalue()
+
+
+def test_a_merge_that_failed_is_done_again_and_leaves_no_trace_of_the_failure(three, ada, monkeypatch):
+    recipe = {
+        "method": "weighted_sum",
+        "inputs": [{"adapter": "ada/sql"}, {"adapter": "bob/json"}],
+        "output": {"name": "ada/both"},
+    }
+    job = ada.post("/merges/", recipe).json()["job"]
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.handlers.merge.examine", lambda *_: 1 / 0)
+        run_jobs()
+    assert ada.get(f"/jobs/{job['id']}/").json()["error"]["code"] == "internal"
+    assert ada.get("/adapters/ada/both/").json()["state"] == "rejected"
+    again = ada.post("/merges/", recipe)
+    assert again.status_code == 202
+    assert again.json()["job"]["id"] != job["id"]
+    run_jobs()
+    adapter = ada.get("/adapters/ada/both/").json()
+    assert (adapter["state"], adapter["problems"]) == ("ready", [])
