@@ -30,9 +30,9 @@ SHOWN_REVISIONS = 20
 SHOWN_SIMILAR = 5
 FILTERS = ("search", "base_model", "tag", "license", "owner", "state")
 ORDERINGS = {
-    "-updated_at": "last changed first",
-    "-created_at": "newest first",
-    "-downloads": "most downloaded first",
+    "-updated_at": "changed",
+    "-created_at": "newest",
+    "-downloads": "downloads",
     "name": "name",
 }
 

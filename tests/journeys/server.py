@@ -99,9 +99,14 @@ class Client:
 
     def __init__(self, base: str, token: str | None) -> None:
         self.base = base
+        self.token = token
         self.session = requests.Session()
         if token:
             self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def another(self) -> "Client":
+        """The same caller on a connection of its own."""
+        return Client(self.base, self.token)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.session.get(self.base + path, timeout=60, **options)

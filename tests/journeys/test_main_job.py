@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,16 @@ def test_a_retrieval_can_be_merged_in_one_call(ada):
     merge = ada.get(f"/merges/{answer.json()['merge']['id']}/").json()
     assert merge["adapter"] is None
     assert [item["weight"] for item in merge["inputs"]] == [0.5, 0.5]
+
+
+def test_the_same_recipe_many_times_at_once_is_one_merge_and_one_job(ada):
+    recipe = {"method": "weighted_sum", "inputs": [{"adapter": f"ada/{name}", "weight": 0.3} for name in EXPERTS]}
+    clients = [ada.another() for _ in range(8)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        answers = list(pool.map(lambda number: clients[number % 8].post("/merges/", json=recipe), range(32)))
+    assert {answer.status_code for answer in answers} <= {200, 202}
+    assert len({(answer.json()["merge"]["id"], answer.json()["job"]["id"]) for answer in answers}) == 1
+    assert ada.finished(answers[0].json()["job"])["status"] == "succeeded"
 
 
 def test_new_samples_make_a_revision_that_shares_the_weights(ada):
