@@ -52,13 +52,12 @@ def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
     """Celery's broker_url and broker_transport_options: a folder, or the server that CELERY_BROKER_URL names."""
     if env.get("CELERY_BROKER_URL"):
         return {"broker_url": env["CELERY_BROKER_URL"], "broker_transport_options": {}}
-    folder = data_dir / "broker"
+    folder = str(data_dir / "broker")
     return {
-        "broker_url": "filesystem://localhost",
+        "broker_url": "folder://localhost",
         "broker_transport_options": {
-            "data_folder_in": str(folder / "messages"),
-            "data_folder_out": str(folder / "messages"),
-            "control_folder": str(folder / "control"),
+            "data_folder_in": folder,
+            "data_folder_out": folder,
             "store_processed": False,
             "polling_interval": 0.2,
         },

@@ -6,13 +6,17 @@ from typing import Any
 
 from celery import Celery
 from django.conf import settings
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
+TRANSPORT_ALIASES["folder"] = "config.folder_broker:Transport"
+
+
 def _options() -> dict[str, Any]:
     for folder in settings.CELERY["broker_transport_options"].values():
-        # The filesystem transport expects its folders to exist.
+        # The transport expects its folder to exist.
         if isinstance(folder, str):
             Path(folder).mkdir(parents=True, exist_ok=True)
     return settings.CELERY

@@ -11,7 +11,7 @@ DATA = Path("/somewhere")
 
 def test_nothing_set_means_embedded():
     assert backing.database({}, DATA)["NAME"] == DATA / "db.sqlite3"
-    assert backing.broker({}, DATA)["broker_url"] == "filesystem://localhost"
+    assert backing.broker({}, DATA)["broker_url"] == "folder://localhost"
     assert backing.blob_store({}, DATA)["OPTIONS"] == {"root": DATA / "files"}
 
 
