@@ -1,12 +1,11 @@
 """The embedded broker under several processes' hands."""
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection
 
 import config  # noqa: F401 - registers the transport
 from config.folder_broker import Transport
@@ -33,26 +32,22 @@ def test_messages_arrive_once_and_in_order(broker):
         assert queue.qsize() == 0
 
 
-def test_a_message_is_never_seen_half_written(broker, tmp_path):
-    done = threading.Event()
-    broken: list[str] = []
+class Spy:
+    """Looks into the folder while the message that it is part of is being written."""
 
-    def watch() -> None:
-        while not done.is_set():
-            for path in tmp_path.glob("*.msg"):
-                try:
-                    json.loads(path.read_text(encoding="utf-8"))
-                except FileNotFoundError:
-                    continue
-                except ValueError as error:
-                    broken.append(str(error))
-                path.unlink(missing_ok=True)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: list[Path] | None = None
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with broker.Producer() as producer:
-        for number in range(2000):
-            producer.publish({"number": number}, routing_key="celery", exchange="celery", declare=[Queue("celery")])
-    done.set()
-    watcher.join()
-    assert broken == []
+    def __json__(self) -> str:
+        self.seen = list(self.folder.glob("*.msg"))
+        return "spy"
+
+
+def test_a_message_is_not_there_before_it_is_complete(broker, tmp_path):
+    spy = Spy(tmp_path)
+    broker.channel()._put("celery", {"body": spy})
+    assert spy.seen == []
+    [message] = tmp_path.glob("*.msg")
+    assert json.loads(message.read_text(encoding="utf-8"))["body"]
+    assert list(tmp_path.iterdir()) == [message]
