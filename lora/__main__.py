@@ -70,7 +70,8 @@ def as_text(report: Mapping[str, Any]) -> str:
     facts = report["facts"]
     lines = ["This is a usable LoRA adapter." if report["usable"] else "This is not a usable LoRA adapter."]
     if facts:
-        of = f"all bind; the base has {facts['modules_in_base']}" if facts["modules_in_base"] else "base not compared"
+        in_base = facts["modules_in_base"]
+        of = "base not compared" if in_base is None else f"of the {in_base} that the config targets in the base"
         rows = [("modules", f"{facts['modules_bound']} ({of})"), *((key, facts[key]) for key in _SHOWN)]
         lines += [f"  {key:<14} {value}" for key, value in rows]
         lines += [f"  {'ignored':<14} {', '.join(facts['ignored'])}"] if facts["ignored"] else []

@@ -13,7 +13,16 @@ from lora.layout import PREFIX, Layout, ModuleLayout, read_layout
 from lora.targets import targeted_in_base, targets_without_tensors, untargeted
 from lora.values import ValueReport, check_values
 
-__all__ = ["ValueReport", "Verdict", "check_files", "check_values", "warning"]
+__all__ = [
+    "NO_SAMPLES",
+    "TEMPLATE_CARD",
+    "ValueReport",
+    "Verdict",
+    "check_files",
+    "check_values",
+    "is_template_card",
+    "warning",
+]
 
 _WIDTHS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
@@ -38,6 +47,20 @@ class Verdict:
 def warning(code: str, message: str) -> dict[str, str]:
     """Return one warning as reports hold it."""
     return {"code": code, "message": message}
+
+
+NO_SAMPLES = warning(
+    "no_samples", "Without samples.jsonl it is listed and can be merged, but no text router will find it."
+)
+TEMPLATE_CARD = warning(
+    "template_card",
+    "README.md is the unfilled template. Say what the adapter does, on what data, under which licence.",
+)
+
+
+def is_template_card(text: str) -> bool:
+    """Return whether a card still has the blanks of the template that training libraries write."""
+    return text.count("[More Information Needed]") >= 5
 
 
 def check_files(config: LoraConfig, header: Header, size_bytes: int, base_modules: BaseModules | None) -> Verdict:

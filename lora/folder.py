@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora.binding import BaseModules
-from lora.check import Verdict, check_files, check_values
+from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files, check_values, is_template_card
 from lora.config import CONFIG_NAME, parse_config
 from lora.errors import InvalidAdapter, Problem
 from lora.formats import PICKLE, PICKLE_SUFFIXES
@@ -61,7 +61,15 @@ def check_folder(found: AdapterFolder, base_modules: BaseModules | None = None) 
     verdict = check_files(config, header, size_bytes, base_modules)
     report = check_values(found.weights, header, verdict.layout)
     facts = verdict.facts | {"tensor_digest": report.tensor_digest}
-    return Verdict(verdict.layout, facts, verdict.warnings + report.warnings)
+    return Verdict(verdict.layout, facts, verdict.warnings + report.warnings + _companion_warnings(found.config.parent))
+
+
+def _companion_warnings(folder: Path) -> list[dict[str, str]]:
+    warnings = [] if (folder / "samples.jsonl").is_file() else [NO_SAMPLES]
+    card = folder / "README.md"
+    if card.is_file() and is_template_card(card.read_text(encoding="utf-8", errors="replace")):
+        warnings.append(TEMPLATE_CARD)
+    return warnings
 
 
 def _weights_problems(names: list[str]) -> list[Problem]:

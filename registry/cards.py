@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
+from lora.check import is_template_card
 from registry.errors import Invalid
 
 MAX_BYTES = 1024 * 1024
 PATH = "README.md"
-TEMPLATE_MARK = "[More Information Needed]"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def parse_card(raw: bytes) -> Card:
         base_model=_text(base[0] if isinstance(base, list) and len(base) == 1 else base),
         license=_text(matter.get("license")),
         tags=[tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [],
-        is_template=body.count(TEMPLATE_MARK) >= 5,
+        is_template=is_template_card(body),
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora.check import Verdict, check_files
+from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files
 from lora.config import parse_config
 from lora.errors import InvalidAdapter, Problem
 from lora.header import read_header
@@ -87,22 +87,12 @@ def check_upload(files: dict[str, NewFile], said: Described) -> Checked:
     if samples.PATH in files:
         samples.parse_samples(_read_small(files[samples.PATH], samples.PATH, samples.MAX_BYTES))
     else:
-        warnings.append(_NO_SAMPLES)
+        warnings.append(NO_SAMPLES)
     if card.is_template:
-        warnings.append(_TEMPLATE_CARD)
+        warnings.append(TEMPLATE_CARD)
     if GATES in files:
         check_gates(files[GATES].path, verdict.layout)
     return Checked(verdict, card, base.name if base else base_name or "", warnings)
-
-
-_NO_SAMPLES = {
-    "code": "no_samples",
-    "message": "Without samples.jsonl it is listed and can be merged, but no text router will find it.",
-}
-_TEMPLATE_CARD = {
-    "code": "template_card",
-    "message": "README.md is the unfilled template. Say what the adapter does, on what data, under which licence.",
-}
 
 
 def _read_small(file: NewFile, name: str, limit_bytes: int) -> bytes:

@@ -275,12 +275,16 @@ def test_a_file_that_shrank_since_its_header_was_read_is_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "modules", "codes"),
     [
-        ("gpt2-classification-a", 36, ["base_unknown", "extra_head"]),
-        ("gpt2-classification-b", 36, ["base_unknown", "extra_head"]),
-        ("gpt2-classification-b-best", 36, ["base_unknown", "targets_without_tensors", "extra_head"]),
-        ("roberta-agnews-500", 36, ["base_unknown", "extra_head"]),
-        ("roberta-agnews-1200", 36, ["base_unknown", "extra_head"]),
-        ("roberta-portuguese", 24, ["base_unknown", "extra_head"]),
+        ("gpt2-classification-a", 36, ["base_unknown", "extra_head", "no_samples", "template_card"]),
+        ("gpt2-classification-b", 36, ["base_unknown", "extra_head", "no_samples", "template_card"]),
+        (
+            "gpt2-classification-b-best",
+            36,
+            ["base_unknown", "targets_without_tensors", "extra_head", "no_samples", "template_card"],
+        ),
+        ("roberta-agnews-500", 36, ["base_unknown", "extra_head", "no_samples", "template_card"]),
+        ("roberta-agnews-1200", 36, ["base_unknown", "extra_head", "no_samples", "template_card"]),
+        ("roberta-portuguese", 24, ["base_unknown", "extra_head", "no_samples", "template_card"]),
     ],
 )
 def test_adapters_made_by_strangers_are_usable(name: str, modules: int, codes: list[str]) -> None:

@@ -24,10 +24,11 @@ def test_a_usable_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     base.write_text(json.dumps({path: list(shape) for path, shape in MODULES.items()}))
     folder = write_adapter_files(tmp_path / "adapter")
     (folder / "training_args.bin").write_bytes(b"\x80\x02")
+    (folder / "samples.jsonl").write_text('{"input": "x"}')
     status, text = run(capsys, "check", folder, "--base", base)
     assert status == USABLE
     assert "This is a usable LoRA adapter." in text
-    assert "4 (all bind; the base has 4)" in text
+    assert "4 (of the 4 that the config targets in the base)" in text
     assert "not sent: training_args.bin" in text
     assert "warning" not in text
 
