@@ -102,7 +102,7 @@ class View:
         fetch = 2 * k + 16
         while k:
             rows, floor = self._candidates(query.astype(np.float32), fetch, selection)
-            scores = exact_scores(query, self._vectors(rows))
+            scores = exact_scores(query, self.vectors(rows))
             names = self.pool.rows["name"][rows]
             best = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))[:k]
             if len(rows) == selection.count or scores[best[-1]] > floor:
@@ -112,7 +112,7 @@ class View:
 
     def vector(self, row: int) -> NDArray[np.float32]:
         """The centroid (dim,) of a row of the pool."""
-        return self._vectors(np.array([row]))[0]
+        return self.vectors(np.array([row]))[0]
 
     def _candidates(self, query: NDArray[np.float32], fetch: int, selection: Selection) -> tuple[Ints, float]:
         """Rows that may be among the best, and a score that none of the others exceeds."""
@@ -131,7 +131,8 @@ class View:
         # float32 sums of unit vectors are off by at most dim roundings; the exact score is rounded once more.
         return np.concatenate(found), bound + len(query) * 2.0**-23 + 10.0**-DECIMALS
 
-    def _vectors(self, rows: Ints) -> NDArray[np.float32]:
+    def vectors(self, rows: Ints) -> NDArray[np.float32]:
+        """The centroids (n, dim) of rows of the pool."""
         positions = self._positions[rows]
         if self.index is None or (positions < 0).all():
             return self._tail[np.searchsorted(self._tail_rows, rows)]

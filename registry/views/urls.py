@@ -4,11 +4,9 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from registry.views import accounts, jobs
-from registry.views.home import home
 from registry.views.upload import upload
 
 urlpatterns = [
-    path("", home, name="home"),
     path("upload/", upload, name="upload"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:job_id>/", jobs.job, name="job"),

@@ -1,6 +1,6 @@
 // Draws every element with data-chart from the JSON that its data-source names; the same numbers stand in a table beside it.
 
-const draw = { heatmap, spectrum };
+const draw = { heatmap, spectrum, map };
 
 // ECharts needs plain colours: let the browser resolve our variables for the current scheme.
 function colour(name) {
@@ -90,11 +90,36 @@ function spectrum(element, data) {
   };
 }
 
+// data: {groups: [{base_model, points: [[x, y, name]]}]}
+function map(element, data) {
+  const { isNarrow, ...base } = common(element);
+  const hidden = { show: false, scale: true };
+  return {
+    ...base,
+    color: ["#4f6bd8", "#2f9e8f", "#c98a1b", "#b0509f", "#6b7785", "#c4553d"],
+    grid: { left: 12, right: 12, top: data.groups.length > 1 ? 36 : 12, bottom: 12 },
+    legend: { show: data.groups.length > 1, type: "scroll", top: 0, textStyle: { color: colour("muted") } },
+    tooltip: { ...base.tooltip, formatter: ({ value }) => value[2] },
+    xAxis: hidden,
+    yAxis: hidden,
+    series: data.groups.map((group) => ({
+      type: "scatter",
+      name: group.base_model,
+      data: group.points,
+      symbolSize: isNarrow ? 8 : 11,
+      itemStyle: { opacity: 0.8 },
+      label: { show: data.groups.reduce((sum, each) => sum + each.points.length, 0) <= 40 && !isNarrow, position: "right", color: colour("muted"), formatter: ({ value }) => value[2].split("/")[1] },
+      labelLayout: { hideOverlap: true },
+    })),
+  };
+}
+
 for (const element of document.querySelectorAll("[data-chart]")) {
   const data = JSON.parse(document.getElementById(element.dataset.source).textContent);
   const chart = echarts.init(element, null, { renderer: "svg" });
   const render = () => chart.setOption(draw[element.dataset.chart](element, data), true);
   render();
+  if (element.dataset.chart === "map") chart.on("click", ({ value }) => { location.href = `/adapters/${value[2]}/`; });
   new ResizeObserver(() => { chart.resize(); render(); }).observe(element);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
 }

@@ -6,6 +6,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from registry.queries import visible_adapters
+from retrieval.map import map_of_experts
 
 NEWEST = 6
 BASES = 12
@@ -26,5 +27,6 @@ def home(request: HttpRequest) -> HttpResponse:
         # By id, which is the order of creation, because that needs no sort of all rows.
         "newest": ready.select_related("namespace", "head").order_by("-pk")[:NEWEST],
         "bases": bases.order_by("-count", "base_model")[:BASES],
+        "map": map_of_experts(request.user),
     }
     return render(request, "home.html", context)
