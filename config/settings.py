@@ -154,7 +154,6 @@ SPECTACULAR_SETTINGS = {
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
-APPEND_SLASH = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

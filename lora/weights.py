@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from safetensors import safe_open
 
+from lora.config import CONFIG_NAME
 from lora.errors import LoraError
+from lora.header import WEIGHTS_NAME
 from lora.lazy_torch import torch
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from lora.layout import Layout, ModuleLayout
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -133,8 +133,8 @@ def write_adapter(
     Raises: LoraError: a value is not finite in `dtype`.
     """
     settings = json.dumps(_canonical_config(modules, rank, config), indent=2, sort_keys=True)
-    (folder / CONFIG_FILE).write_text(settings + "\n", encoding="utf-8")
-    with open(folder / WEIGHTS_FILE, "wb") as stream:
+    (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
+    with open(folder / WEIGHTS_NAME, "wb") as stream:
         _write_header(stream, modules, rank, dtype, metadata)
         for module, (A, B) in zip(modules, factors, strict=True):
             a_shape, b_shape = _stored_shapes(module, rank)

@@ -28,7 +28,7 @@ def base_model_json(base: BaseModel) -> dict[str, Any]:
 
 def merge_json(merge: Merge) -> dict[str, Any]:
     inputs = merge.inputs.select_related("revision__adapter")
-    job = merge.jobs.order_by("-queued_at").first()
+    job = merge.jobs.first()
     return {
         "id": str(merge.pk),
         "method": merge.method,

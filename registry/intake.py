@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files
-from lora.config import parse_config
+from lora.config import CONFIG_NAME, parse_config
 from lora.errors import InvalidAdapter, Problem
-from lora.header import read_header
+from lora.header import WEIGHTS_NAME, read_header
 from registry import cards, samples
 from registry.errors import Invalid
 from registry.gates import check_gates
 from registry.names import check_tags
 from registry.queries import find_base_model
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG = CONFIG_NAME
+WEIGHTS = WEIGHTS_NAME
 GATES = "gates.safetensors"
 FILES = (CONFIG, WEIGHTS, cards.PATH, samples.PATH, GATES)
 MAX_CONFIG_BYTES = 1024 * 1024

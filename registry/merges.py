@@ -47,14 +47,10 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
                 MergeInput(merge=merge, position=position, revision=parent.revision, weight=parent.weight)
                 for position, parent in enumerate(recipe.parents)
             )
-        job = newest_job(merge)
+        job = merge.jobs.first()
         if job is None or job.status in (Job.Status.FAILED, Job.Status.CANCELLED):
             job = enqueue("merge", owner=user, merge=merge)
     return merge, job
-
-
-def newest_job(merge: Merge) -> Job | None:
-    return merge.jobs.order_by("-queued_at").first()
 
 
 def weighted_files(recipe: Recipe, stack: ExitStack, *, verify: bool = True) -> list[WeightedFile]:

@@ -76,7 +76,7 @@ def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
     context = {
         "section": "merge",
         "merge": merge_json(row),
-        "job": row.jobs.order_by("-queued_at").first(),
+        "job": row.jobs.first(),
         **_report(row.artefact.report if row.artefact else None),
     }
     return render(request, "merges/page.html", context)

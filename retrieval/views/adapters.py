@@ -126,7 +126,7 @@ def adapter_context(request: HttpRequest, owner: str, name: str) -> dict[str, An
         "download": download_snippet(row, revision),
         "peft": peft_snippet(row, revision),
         "revisions": _revisions(row, may_write),
-        "job": revision.jobs.order_by("-queued_at").first() if may_write else None,
+        "job": revision.jobs.first() if may_write else None,
         **_texts(request, revision),
     }
 
