@@ -2,13 +2,13 @@
 
 from django.urls import path
 
-from retrieval.views import adapters, ask, home
+from retrieval.views import adapter, ask, home, listing
 
 urlpatterns = [
     path("", home.home, name="home"),
-    path("adapters/", adapters.adapters, name="adapters"),
-    path("adapters/<str:owner>/<str:name>/", adapters.adapter, name="adapter"),
-    path("adapters/<str:owner>/<str:name>/similar/", adapters.similar_adapters, name="similar"),
+    path("adapters/", listing.adapters, name="adapters"),
+    path("adapters/<str:owner>/<str:name>/", adapter.adapter, name="adapter"),
+    path("adapters/<str:owner>/<str:name>/similar/", adapter.similar_adapters, name="similar"),
     path("retrieve/", ask.retrieve, name="retrieve"),
     path("merge/", ask.merge, name="merge"),
 ]
