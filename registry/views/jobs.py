@@ -1,7 +1,6 @@
-"""Jobs and merges: what is going on, and what came of it."""
+"""Jobs: what is going on, and what came of it."""
 
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -11,16 +10,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from registry.describe import merge_json
 from registry.errors import Conflict
 from registry.jobs import cancel
 from registry.models import Job
-from registry.queries import find_job, find_merge, own_jobs
-from registry.views import charts
+from registry.queries import find_job, own_jobs
 from registry.views.pages import page
 
 PER_PAGE = 50
-SHOWN_MODULES = 500
 
 
 @require_safe
@@ -66,30 +62,3 @@ def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     with suppress(Conflict):
         cancel(row)
     return redirect("job", job_id=job_id)
-
-
-@require_safe
-@login_required
-@page
-def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
-    row = find_merge(request.user, merge_id)
-    context = {
-        "section": "merge",
-        "merge": merge_json(row),
-        "job": row.jobs.first(),
-        **_report(row.artefact.report if row.artefact else None),
-    }
-    return render(request, "merges/page.html", context)
-
-
-def _report(report: dict[str, Any] | None) -> dict[str, Any]:
-    if report is None:
-        return {}
-    modules = report["per_module"]
-    return {
-        "energy_kept": f"{report['energy_kept']:.2%}",
-        "relative_error": f"{report['relative_error']:.2%}",
-        "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
-        "modules": modules[:SHOWN_MODULES],
-        "more_modules": max(0, len(modules) - SHOWN_MODULES),
-    }

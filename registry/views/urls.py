@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from registry.views import accounts, jobs
+from registry.views import accounts, jobs, merges
 from registry.views.upload import upload
 
 urlpatterns = [
@@ -11,7 +11,7 @@ urlpatterns = [
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:job_id>/", jobs.job, name="job"),
     path("jobs/<uuid:job_id>/cancel/", jobs.cancel_job, name="cancel_job"),
-    path("merges/<uuid:merge_id>/", jobs.merge, name="merge_page"),
+    path("merges/<uuid:merge_id>/", merges.merge, name="merge_page"),
     path(
         "login/",
         LoginView.as_view(
