@@ -7,10 +7,24 @@ switched on by one variable.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 Environment = Mapping[str, str]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# libpq's own options, each of which the query of DATABASE_URL may set otherwise. A server that vanished without a
+# word is noticed within 15 s; a process that was stopped inside a transaction cannot hold its locks for longer than 60 s.
+POSTGRESQL_OPTIONS = {
+    "connect_timeout": "5",
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "30",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "application_name": "loradex",
+    "options": "-c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
+}
+# Sent again, by the broker alone, if no worker has acknowledged them for so long. The rows know better and sooner: a
+# second message for a job finds it taken and does nothing. So this only needs to be longer than jobs usually take.
+REDIS_VISIBILITY_S = 3600
 
 
 def database(env: Environment, data_dir: Path) -> dict[str, Any]:
@@ -30,15 +44,30 @@ def database(env: Environment, data_dir: Path) -> dict[str, Any]:
         }
     if url.scheme not in ("postgres", "postgresql"):
         raise ValueError(f"DATABASE_URL starts with {url.scheme}://; use postgresql://user:password@host:port/name")
+    if not url.path.strip("/"):
+        raise ValueError("DATABASE_URL names no database; use postgresql://user:password@host:port/name")
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(url.path.lstrip("/")),
+        "NAME": unquote(url.path.strip("/")),
         "USER": unquote(url.username or ""),
         "PASSWORD": unquote(url.password or ""),
-        "HOST": url.hostname or "",
+        "HOST": unquote(url.hostname or ""),
         "PORT": url.port or "",
-        "OPTIONS": {"pool": True},
+        "OPTIONS": POSTGRESQL_OPTIONS | dict(parse_qsl(url.query)) | _pool(env),
+        # A connection that died with its server is replaced before a request meets it.
+        "CONN_HEALTH_CHECKS": True,
+        # They would not survive a pooler in transaction mode, such as PgBouncer.
+        "DISABLE_SERVER_SIDE_CURSORS": True,
     }
+
+
+def _pool(env: Environment) -> dict[str, Any]:
+    """A pool with a connection for every thread of a web process. Workers fork and use one connection: no pool."""
+    threads = int(env.get("LORADEX_WEB_THREADS", "0"))
+    if not threads:
+        return {}
+    # After an outage, a request waits `timeout` at most, and reconnecting is tried at least every two seconds.
+    return {"pool": {"min_size": 1, "max_size": threads, "max_idle": 60, "timeout": 5, "reconnect_timeout": 5}}
 
 
 def blob_store(env: Environment, data_dir: Path) -> dict[str, Any]:
@@ -50,8 +79,8 @@ def blob_store(env: Environment, data_dir: Path) -> dict[str, Any]:
 
 def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
     """Celery's broker_url and broker_transport_options: a folder, or the server that CELERY_BROKER_URL names."""
-    if env.get("CELERY_BROKER_URL"):
-        return {"broker_url": env["CELERY_BROKER_URL"], "broker_transport_options": {}}
+    if url := env.get("CELERY_BROKER_URL"):
+        return {"broker_url": url, "broker_transport_options": _transport_options(urlsplit(url).scheme)}
     folder = str(data_dir / "broker")
     return {
         "broker_url": "folder://localhost",
@@ -62,6 +91,21 @@ def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
             "polling_interval": 0.2,
         },
     }
+
+
+def _transport_options(scheme: str) -> dict[str, Any]:
+    """Bounds for every wait on the broker, so that a request whose broker is away is answered promptly."""
+    if scheme in ("redis", "rediss"):
+        return {
+            "visibility_timeout": REDIS_VISIBILITY_S,
+            "socket_connect_timeout": 2,
+            "socket_timeout": 10,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        }
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return {"connect_timeout": 2, "confirm_publish": True, "confirm_timeout": 10}
+    raise ValueError(f"CELERY_BROKER_URL starts with {scheme}://; use redis:// or amqp:// (rediss://, amqps:// for TLS)")
 
 
 def signup_open(env: Environment) -> bool:

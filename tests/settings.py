@@ -1,4 +1,7 @@
-"""The project's settings over a private DATA_DIR, whatever services the environment names."""
+"""The project's settings over a private DATA_DIR, whatever services the environment names.
+
+The services suite runs other tests once more on its own PostgreSQL, which it names in SUITE_DATABASE_URL.
+"""
 
 import atexit
 import os
@@ -16,6 +19,8 @@ for _name in (
     "SIGNUP",
 ):
     os.environ.pop(_name, None)
+if "SUITE_DATABASE_URL" in os.environ:
+    os.environ["DATABASE_URL"] = os.environ["SUITE_DATABASE_URL"]
 _data_dir = tempfile.mkdtemp(prefix="loradex-test-")
 atexit.register(shutil.rmtree, _data_dir, ignore_errors=True)
 os.environ["DATA_DIR"] = _data_dir

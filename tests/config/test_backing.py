@@ -22,6 +22,19 @@ def test_a_database_url_means_postgresql():
     assert settings["NAME"] == "loradex"
 
 
+def test_the_query_of_a_database_url_reaches_the_driver_and_wins():
+    url = "postgresql:///loradex?host=%2Frun%2Fpg&sslmode=require&connect_timeout=60"
+    options = backing.database({"DATABASE_URL": url}, DATA)["OPTIONS"]
+    assert (options["host"], options["sslmode"], options["connect_timeout"]) == ("/run/pg", "require", "60")
+    assert "lock_timeout" in options["options"]
+
+
+def test_only_web_processes_have_a_pool():
+    url = {"DATABASE_URL": "postgresql://db/loradex"}
+    assert "pool" not in backing.database(url, DATA)["OPTIONS"]
+    assert backing.database(url | {"LORADEX_WEB_THREADS": "8"}, DATA)["OPTIONS"]["pool"]["max_size"] == 8
+
+
 def test_other_databases_and_stores_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="mysql"):
         backing.database({"DATABASE_URL": "mysql://x"}, DATA)
@@ -31,6 +44,19 @@ def test_other_databases_and_stores_that_do_not_exist_are_refused():
 
 def test_a_broker_url_is_used_as_it_is():
     assert backing.broker({"CELERY_BROKER_URL": "redis://r/0"}, DATA)["broker_url"] == "redis://r/0"
+
+
+@pytest.mark.parametrize("url", ["redis://r/0", "rediss://r/0", "amqp://r//"])
+def test_no_wait_on_a_broker_is_unbounded(url):
+    options = backing.broker({"CELERY_BROKER_URL": url}, DATA)["broker_transport_options"]
+    assert [value for name, value in options.items() if name.endswith("timeout")]
+
+
+def test_other_brokers_and_a_database_without_a_name_are_refused():
+    with pytest.raises(ValueError, match="sqs"):
+        backing.broker({"CELERY_BROKER_URL": "sqs://x"}, DATA)
+    with pytest.raises(ValueError, match="names no database"):
+        backing.database({"DATABASE_URL": "postgresql://db"}, DATA)
 
 
 @pytest.mark.parametrize(
