@@ -14,9 +14,12 @@ from registry.changes import next_seq
 from registry.errors import AlreadyExists, Conflict, Invalid
 from registry.intake import Checked, Described, NewFile, check_described, check_upload
 from registry.jobs import enqueue
+from registry.listing import index_adapters
 from registry.models import Adapter, Blob, Job, Revision, RevisionFile
 from registry.names import check_tags, split_name
 from registry.storage import put_bytes, put_file, read_blob
+
+EDITED = ("visibility", "description", "license", "tags", "samples_public")
 
 
 def upload_adapter(
@@ -25,16 +28,20 @@ def upload_adapter(
     """Take in a revision and the job that will check its values and compute its prototypes.
 
     Returns: the revision and its job; no job where the files equal those of the head.
-    Raises: Invalid, PermissionRefused, InvalidSamples, InvalidAdapter, AlreadyExists, Conflict; nothing is stored then.
+    Raises: Invalid, PermissionRefused, InvalidSamples, InvalidAdapter, AlreadyExists, Conflict, StoreUnavailable;
+        nothing is visible then.
     """
     adapter = open_adapter(user, full_name)
     check_described(said)
     if known := _same_files(adapter, {path: file.sha256 for path, file in files.items()}):
         return known, known.jobs.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING]).first()
     checked = check_upload(files, said)
+    # Before the transaction: no lock of the database waits for the store. Without a revision they are orphans.
+    blobs = {path: put_file(file.path, file.sha256) for path, file in files.items()}
     try:
         with transaction.atomic():
-            blobs = {path: put_file(file.path, file.sha256) for path, file in files.items()}
+            # Again, because storing may have taken minutes.
+            adapter = open_adapter(user, full_name)
             revision = store_revision(user, adapter, blobs, said, checked)
             return revision, enqueue("ingest", owner=user, revision=revision)
     except IntegrityError as error:
@@ -77,7 +84,7 @@ def store_revision(
 ) -> Revision:
     """A revision in state `checking` over stored files. Call inside a transaction."""
     _apply(adapter, said, checked)
-    return _create_revision(
+    revision = _create_revision(
         adapter,
         blobs,
         parent=adapter.head,
@@ -87,6 +94,8 @@ def store_revision(
         facts=checked.verdict.facts,
         warnings=checked.warnings,
     )
+    index_adapters([adapter.pk])
+    return revision
 
 
 def _create_revision(adapter: Adapter, blobs: dict[str, Blob], **fields: Any) -> Revision:
@@ -111,7 +120,8 @@ def _apply(adapter: Adapter, said: Described, checked: Checked) -> None:
     adapter.tags = check_tags(said.tags) if said.tags is not None else adapter.tags or _usable_tags(card.tags)
     adapter.base_model = checked.base_model
     adapter.change_seq = next_seq()
-    adapter.save()
+    # Of one that exists these alone: a job may have moved the head since it was read.
+    adapter.save(update_fields=[*EDITED, "base_model", "change_seq", "updated_at"] if adapter.pk else None)
 
 
 def _usable_tags(tags: list[str]) -> list[str]:
@@ -123,13 +133,17 @@ def _usable_tags(tags: list[str]) -> list[str]:
 
 
 def replace_samples(user: AbstractBaseUser, adapter: Adapter, raw: bytes) -> tuple[Revision, Job]:
-    """A new revision with other samples that shares every other file. Raises: InvalidSamples, Conflict."""
+    """A new revision with other samples that shares every other file.
+
+    Raises: InvalidSamples, Conflict, StoreUnavailable.
+    """
     samples.parse_samples(raw)
     head = adapter.head
     if head is None or adapter.yanked_at is not None:
         raise Conflict(f"{adapter.full_name} has no ready revision. Wait for its job, or upload it anew.")
+    stored = put_bytes(raw)
     with transaction.atomic():
-        files = {file.path: file.blob for file in head.files.select_related("blob")} | {samples.PATH: put_bytes(raw)}
+        files = {file.path: file.blob for file in head.files.select_related("blob")} | {samples.PATH: stored}
         revision = _create_revision(
             adapter,
             files,
@@ -150,23 +164,26 @@ def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: li
     revision.facts = facts
     revision.norm = norm
     revision.warnings = warnings
-    revision.save(update_fields=["state", "problems", "facts", "norm", "warnings"])
+    revision.save(update_fields=["state", "problems", "summary", "modules", "norm", "warnings"])
     adapter = Adapter.objects.select_related("head").get(pk=revision.adapter_id)
     if adapter.head is None or adapter.head.pk < revision.pk:
         adapter.head = revision
     adapter.change_seq = next_seq()
     adapter.save(update_fields=["head", "change_seq", "updated_at"])
+    index_adapters([adapter.pk])
 
 
 @transaction.atomic
 def edit_adapter(adapter: Adapter, said: Described) -> None:
     """Change what is said about an adapter; its files never change. Raises: Invalid."""
     check_described(said)
-    for name in ("visibility", "description", "license", "tags", "samples_public"):
+    for name in EDITED:
         if (value := getattr(said, name)) is not None:
             setattr(adapter, name, check_tags(value) if name == "tags" else value)
     adapter.change_seq = next_seq()
-    adapter.save()
+    # These alone: a job may have moved the head since the adapter was read.
+    adapter.save(update_fields=[*EDITED, "change_seq", "updated_at"])
+    index_adapters([adapter.pk])
 
 
 @transaction.atomic

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry.models import Adapter, BaseModel, Job, Merge, Revision
+from registry.models import Adapter, BaseModel, Job, Merge, MergeInput, Revision
 from registry.queries import Caller, is_owner, visible_adapters
 
 
@@ -52,26 +52,49 @@ def state_of(adapter: Adapter, revision: Revision) -> str:
 
 def lineage_json(user: Caller, revision: Revision) -> dict[str, Any]:
     """Parents of a merged revision and merges made of it; what the caller may not see is left out."""
+    return _lineages(user, [revision])[revision.pk]
+
+
+def _lineages(user: Caller, revisions: list[Revision]) -> dict[int, dict[str, Any]]:
+    """Revision id → its lineage, in as many queries for many as for one."""
     visible = visible_adapters(user)
-    merge = getattr(revision, "merge", None)
-    parents = []
-    if merge is not None:
-        inputs = merge.inputs.select_related("revision__adapter").filter(revision__adapter__in=visible)
-        parents = [
-            {"adapter": item.revision.adapter.full_name, "revision": item.revision.commit, "weight": item.weight}
-            for item in inputs
-        ]
-    children = (
-        visible.filter(revisions__merge__inputs__revision__adapter_id=revision.adapter_id)
-        .values_list("full_name", flat=True)
-        .distinct()
-        .order_by("full_name")
+    merges = {merge.revision_id: merge for merge in Merge.objects.filter(revision__in=revisions).only("revision")}
+    inputs = MergeInput.objects.filter(merge__in=merges.values(), revision__adapter__in=visible)
+    parents: dict[Any, list[dict[str, Any]]] = {}
+    for item in inputs.select_related("revision__adapter").defer("revision__modules").order_by("merge", "position"):
+        parent = {"adapter": item.revision.adapter.full_name, "revision": item.revision.commit, "weight": item.weight}
+        parents.setdefault(item.merge_id, []).append(parent)
+    made_of = MergeInput.objects.filter(
+        revision__adapter__in=[revision.adapter_id for revision in revisions], merge__revision__adapter__in=visible
     )
-    return {"parents": parents, "merge": str(merge.pk) if merge else None, "children": list(children)}
+    children: dict[int, set[str]] = {}
+    for adapter_id, child in made_of.values_list("revision__adapter", "merge__revision__adapter__full_name"):
+        children.setdefault(adapter_id, set()).add(child)
+    found = {}
+    for revision in revisions:
+        merge = merges.get(revision.pk)
+        found[revision.pk] = {
+            "parents": parents.get(merge.pk, []) if merge else [],
+            "merge": str(merge.pk) if merge else None,
+            "children": sorted(children.get(revision.adapter_id, ())),
+        }
+    return found
 
 
 def adapter_json(user: Caller, adapter: Adapter, revision: Revision) -> dict[str, Any]:
     """Everything about an adapter at a revision, but for its prototypes (see `retrieval.api`)."""
+    return _described(user, adapter, revision, revision.facts, lineage_json(user, revision))
+
+
+def adapters_json(user: Caller, shown: list[tuple[Adapter, Revision]]) -> list[dict[str, Any]]:
+    """As `adapter_json` for each, without the facts of modules: a page of those would be megabytes."""
+    lineages = _lineages(user, [revision for _, revision in shown])
+    return [_described(user, adapter, revision, revision.summary, lineages[revision.pk]) for adapter, revision in shown]
+
+
+def _described(
+    user: Caller, adapter: Adapter, revision: Revision, facts: dict[str, Any], lineage: dict[str, Any]
+) -> dict[str, Any]:
     base = f"/api/v1/adapters/{adapter.full_name}/"
     return {
         "name": adapter.full_name,
@@ -87,10 +110,10 @@ def adapter_json(user: Caller, adapter: Adapter, revision: Revision) -> dict[str
         "updated_at": adapter.updated_at,
         "downloads": adapter.downloads,
         "samples_public": adapter.samples_public,
-        "facts": revision.facts,
+        "facts": facts,
         "problems": revision.problems,
         "warnings": revision.warnings,
-        "lineage": lineage_json(user, revision),
+        "lineage": lineage,
         "files": [file.as_json() for file in revision.files.all() if _may_read(user, adapter, file.path)],
         "urls": {"self": base, "page": f"/adapters/{adapter.full_name}/", "archive": f"{base}archive/"},
     }

@@ -5,14 +5,14 @@
 | claim | `queued`, or `running` with an expired lease → `running`, attempts + 1 |
 | renew, progress | `running` with my attempt number |
 | finish | `running` with my attempt number → `succeeded`, `failed` |
-| release | `running` with my attempt number → `queued` |
+| release, retry | `running` with my attempt number → `queued` |
 | cancel | `queued`, `running` → `cancelled` |
 
 A worker that lost its lease changes nothing any more, because its attempt number is not the row's.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -22,17 +22,23 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from kombu.exceptions import OperationalError
 
+from registry.changes import next_seq
 from registry.errors import Conflict
+from registry.listing import index_adapters
 from registry.models import Job, JobLog, Revision
 
 logger = logging.getLogger(__name__)
 
 TASK = "workers.tasks.run_job"
 MAX_ATTEMPTS = 5
-NOTIFY_AGAIN_S = 30
+# In leases: how long a message may stay without effect, and how long the first retry waits. Each next one waits four
+# times as long, so that a job outlives a store or a disk that is in trouble for a quarter of an hour.
+NOTIFY_AGAIN = 1 / 2
+FIRST_RETRY = 1 / 6
+RETRY_FACTOR = 4
 RESEND_AT_ONCE = 20
+EXPIRED = Q(status=Job.Status.RUNNING, lease_until__lt=Now())
 
 
 class LeaseLost(Exception):
@@ -42,7 +48,8 @@ class LeaseLost(Exception):
 def enqueue(kind: str, *, owner: Any = None, revision: Any = None, merge: Any = None, payload: Any = None) -> Job:
     """A queued job; its message is sent when the surrounding transaction commits."""
     job = Job.objects.create(kind=kind, owner=owner, revision=revision, merge=merge, payload=payload or {})
-    transaction.on_commit(lambda: notify([job.pk]))
+    # Robust: the job is stored, so that nothing which goes wrong from here on may fail the request.
+    transaction.on_commit(lambda: notify([job.pk]), robust=True)
     return job
 
 
@@ -52,14 +59,15 @@ def notify(job_ids: list[Any]) -> None:
     try:
         for job_id in job_ids:
             current_app.signature(TASK, args=[str(job_id)]).apply_async(retry=False)
-    except (OperationalError, OSError):
-        logger.warning("The broker took no message; the sweeper will send it again", exc_info=True)
+    except Exception as error:  # each broker's client has exceptions of its own
+        logger.warning("The broker took no message; the sweeper will send it again: %r", error)
 
 
-def claim(job_id: Any, worker: str) -> Job | None:
-    """Take a job that is free. Returns: the job with its new attempt number, or None."""
-    free = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.RUNNING, lease_until__lt=Now())
-    taken = Job.objects.filter(free, pk=job_id).update(
+def claim(job_id: Any, worker: str, kinds: Collection[str] | None = None) -> Job | None:
+    """Take a job that is free, of one of `kinds` if given. Returns: the job with its new attempt number, or None."""
+    free = Q(status=Job.Status.QUEUED) | EXPIRED
+    known = Q() if kinds is None else Q(kind__in=kinds)
+    taken = Job.objects.filter(free, known, pk=job_id).update(
         status=Job.Status.RUNNING,
         attempts=F("attempts") + 1,
         worker=worker,
@@ -107,25 +115,54 @@ def finishing(job: Job, result: dict[str, Any]) -> Iterator[None]:
 
 def fail(job: Job, code: str, message: str, detail: dict[str, Any] | None = None) -> None:
     """End a job that is mine, and reject the revision it was to admit. Raises: LeaseLost."""
+    if not _fail(_mine(job), job, code, message, detail):
+        raise LeaseLost
+
+
+def _fail(rows: Any, job: Job, code: str, message: str, detail: dict[str, Any] | None = None) -> bool:
+    """End the job if it is (still) one of `rows`. Returns: whether it was."""
     error = {"code": code, "message": message, "detail": detail or {}}
     with transaction.atomic():
-        if not _mine(job).update(status=Job.Status.FAILED, error=error, finished_at=Now(), lease_until=None):
-            raise LeaseLost
-        _reject(job, code, message, (detail or {}).get("problems"))
+        ended = rows.update(status=Job.Status.FAILED, error=error, finished_at=Now(), lease_until=None)
+        if ended:
+            _reject(job, code, message, (detail or {}).get("problems"))
+    return bool(ended)
 
 
 def _reject(job: Job, code: str, message: str, problems: list[Any] | None = None) -> None:
-    if job.revision_id:
-        Revision.objects.filter(pk=job.revision_id, state=Revision.State.CHECKING).update(
-            state=Revision.State.REJECTED,
-            problems=problems or [{"code": code, "where": "job", "message": message}],
-        )
+    checking = Revision.objects.filter(pk=job.revision_id, state=Revision.State.CHECKING)
+    if job.revision_id and checking.update(
+        state=Revision.State.REJECTED,
+        problems=problems or [{"code": code, "where": "job", "message": message}],
+    ):
+        next_seq()  # its owner's list changes, and two writers of its tags must take turns
+        index_adapters([job.revision.adapter_id])
 
 
 def release(job: Job) -> bool:
     """Put a job of mine back into the queue. Returns: whether it was still mine."""
-    freed = _mine(job).update(status=Job.Status.QUEUED, lease_until=None, notified_at=None, progress=0.0)
-    return bool(freed)
+    return _requeue(_mine(job), None)
+
+
+def _requeue(rows: Any, notified_at: Any) -> bool:
+    queued = {"status": Job.Status.QUEUED, "lease_until": None, "progress": 0.0}
+    return bool(rows.update(**queued, notified_at=notified_at))
+
+
+def retry(job: Job, code: str, message: str) -> None:
+    """Put a job of mine back for later, because what hindered it will pass; fail it after MAX_ATTEMPTS.
+
+    Raises: LeaseLost.
+    """
+    if job.attempts >= MAX_ATTEMPTS:
+        return fail(job, code, message)
+    delay_s = settings.JOB_LEASE_S * FIRST_RETRY * RETRY_FACTOR ** (job.attempts - 1)
+    # As if told so long ago that the sweeper's next message is due after the delay.
+    told = Now() + timedelta(seconds=delay_s - settings.JOB_LEASE_S * NOTIFY_AGAIN)
+    if not _requeue(_mine(job), told):
+        raise LeaseLost
+    log(job, f"{message} Trying again in {delay_s:.0f} s.")
+    return None
 
 
 def release_worker(worker: str) -> int:
@@ -145,16 +182,27 @@ def cancel(job: Job) -> None:
 
 def sweep() -> None:
     """Re-drive what was lost: expired leases go back to the queue (or end, after MAX_ATTEMPTS), messages are resent."""
-    expired = Q(status=Job.Status.RUNNING, lease_until__lt=Now())
-    for job in Job.objects.filter(expired, attempts__gte=MAX_ATTEMPTS):
-        logger.error("Job %s lost its worker %d times; giving up", job.pk, job.attempts)
-        fail(
-            job,
-            "internal",
-            f"The worker stopped {job.attempts} times in this job. The operator's log has more.",
-        )
-    Job.objects.filter(expired).update(status=Job.Status.QUEUED, lease_until=None, notified_at=None, progress=0.0)
-    silent = Q(notified_at=None) | Q(notified_at__lt=Now() - timedelta(seconds=NOTIFY_AGAIN_S))
-    waiting = Job.objects.filter(silent, status=Job.Status.QUEUED).order_by("queued_at")
-    if job_ids := list(waiting.values_list("pk", flat=True)[:RESEND_AT_ONCE]):
+    for job in Job.objects.filter(EXPIRED, attempts__gte=MAX_ATTEMPTS):
+        message = f"The worker stopped {job.attempts} times in this job. The operator's log has more."
+        # Asked again with the update: another worker may sweep at the same time, or the job's own come back.
+        if _fail(Job.objects.filter(EXPIRED, pk=job.pk), job, "internal", message):
+            logger.error("Job %s lost its worker %d times; giving up", job.pk, job.attempts)
+    _requeue(Job.objects.filter(EXPIRED), None)
+    told = Now() - timedelta(seconds=settings.JOB_LEASE_S * NOTIFY_AGAIN)
+    silent = Job.objects.filter(Q(notified_at=None) | Q(notified_at__lt=told), status=Job.Status.QUEUED)
+    job_ids = list(silent.order_by("queued_at").values_list("pk", flat=True)[:RESEND_AT_ONCE])
+    if job_ids and _queue_is_short():
         notify(job_ids)
+
+
+def _queue_is_short() -> bool:
+    """Whether a silent job's message may be lost: in a long queue it is waiting, and a copy would only lengthen it."""
+    with current_app.connection_for_read() as broker:
+        try:
+            queue = broker.default_channel.queue_declare(current_app.conf.task_default_queue, passive=True)
+        except broker.channel_errors:  # a broker that started empty does not know the queue
+            return True
+        except Exception as error:  # each broker's client has exceptions of its own
+            logger.warning("The broker is away; %r", error)
+            return False
+    return queue.message_count < RESEND_AT_ONCE

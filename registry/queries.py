@@ -1,6 +1,7 @@
 """Reads: what a caller may see."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -61,12 +62,23 @@ def find_revision(user: Caller, adapter: Adapter, ref: str = "main") -> Revision
     return found
 
 
+def shown_revisions(adapters: Iterable[Adapter]) -> QuerySet[Revision]:
+    """The revision of each adapter that its owner sees as `main`: the head or, without one, the newest."""
+    heads = {adapter.pk: adapter.head_id for adapter in adapters}
+    headless = [pk for pk, head in heads.items() if head is None]
+    newest = Revision.objects.filter(adapter__in=headless).order_by("created_at", "pk").values_list("adapter_id", "pk")
+    return Revision.objects.filter(pk__in=(heads | dict(newest)).values())
+
+
 def find_base_model(name: str | None) -> BaseModel | None:
     """The base model of that name or alias."""
     if not name:
         return None
     exact = BaseModel.objects.filter(name=name).first()
-    return exact or next((base for base in BaseModel.objects.all() if name in base.aliases), None)
+    # The names alone first: the modules of a base can be a megabyte.
+    aliases = () if exact else BaseModel.objects.values_list("pk", "aliases")
+    alias = next((pk for pk, names in aliases if name in names), None)
+    return exact or (BaseModel.objects.get(pk=alias) if alias else None)
 
 
 def own_jobs(user: Caller) -> QuerySet[Job]:

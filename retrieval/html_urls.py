@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from retrieval.views import adapter, ask, home, listing
+from retrieval.views import adapter, ask, compare, home, listing
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("adapters/", listing.adapters, name="adapters"),
+    path("adapters/compare/", compare.compare, name="compare"),
     path("adapters/<str:owner>/<str:name>/", adapter.adapter, name="adapter"),
     path("adapters/<str:owner>/<str:name>/similar/", adapter.similar_adapters, name="similar"),
     path("retrieve/", ask.retrieve, name="retrieve"),

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from registry.errors import Invalid
+from registry.errors import Invalid, NotReady
 from registry.models import Adapter
 from registry.queries import Caller, visible_adapters
 from registry.storage import read_blob
 from retrieval.live import current_view
 from retrieval.models import Prototype
-from retrieval.search import DECIMALS
+from retrieval.search import DECIMALS, exact_scores
 
 Vectors = dict[str, NDArray[np.float32]]
 
@@ -49,6 +49,19 @@ def _by_samples(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]]:
         if name != adapter.full_name
     ]
     return found[:k]
+
+
+def sample_similarities(adapter_ids: list[int]) -> dict[tuple[int, int], float]:
+    """Cosine of the centroids of each ordered pair of adapters that have samples. Empty where the encoder is away."""
+    try:
+        view = current_view()
+    except NotReady:
+        return {}
+    rows = np.flatnonzero(np.isin(view.pool.rows["adapter"], adapter_ids))
+    ids = view.pool.rows["adapter"][rows].tolist()
+    vectors = view.vectors(rows) if ids else np.empty((0, 1))
+    scores = [exact_scores(vector, vectors).tolist() for vector in vectors]
+    return {(one, other): scores[i][j] for i, one in enumerate(ids) for j, other in enumerate(ids) if i != j}
 
 
 def _by_prototype(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """What exists: one file per noun."""
 
 from registry.models.accounts import AccessToken, Namespace
-from registry.models.adapters import Adapter, BaseModel, Blob, ChangeCounter, Ref, Revision, RevisionFile
+from registry.models.adapters import Adapter, AdapterTag, BaseModel, Blob, ChangeCounter, Ref, Revision, RevisionFile
 from registry.models.jobs import Job, JobLog, WorkerHeartbeat
 from registry.models.merges import Merge, MergeArtefact, MergeInput
 
 __all__ = [
     "AccessToken",
     "Adapter",
+    "AdapterTag",
     "BaseModel",
     "Blob",
     "ChangeCounter",

@@ -70,6 +70,18 @@ class Adapter(models.Model):
     change_seq = models.BigIntegerField(default=0, db_index=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    # What lists filter, count and sort by, of the head or, without one, of the newest revision. Repeated here by
+    # `registry.listing`, so that a list reads narrow rows of one table.
+    state = models.CharField(max_length=8, default="checking")
+    rank = models.PositiveIntegerField(default=0)
+    scaling = models.FloatField(null=True)
+    size_bytes = models.BigIntegerField(default=0)
+    modules_bound = models.PositiveIntegerField(default=0)
+    modules_in_base = models.PositiveIntegerField(null=True)
+    has_samples = models.BooleanField(default=False)
+    is_merged = models.BooleanField(default=False)
+    # Name, base model, tags and description, folded: databases disagree about case outside ASCII.
+    search_text = models.TextField(blank=True)
 
     class Meta:
         ordering = ["full_name"]
@@ -86,6 +98,20 @@ class Adapter(models.Model):
 
     def __str__(self) -> str:
         return self.full_name
+
+
+class AdapterTag(models.Model):
+    """A tag of an adapter as a row, for filters and counts; `Adapter.tags` has them in the order given."""
+
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="tag_rows")
+    name = models.CharField(max_length=80)
+
+    class Meta:
+        # Named first, so that the tags are counted in the order of the index.
+        constraints = [models.UniqueConstraint(fields=["name", "adapter"], name="an_adapter_has_a_tag_once")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ChangeCounter(models.Model):
@@ -115,12 +141,15 @@ class Revision(models.Model):
     message = models.CharField(max_length=500, blank=True)
     state = models.CharField(max_length=8, choices=State, default=State.CHECKING)
     base_model = models.CharField(max_length=500, blank=True)
-    facts = models.JSONField(default=dict)
+    # The facts of the REST contract in two parts, because those of the modules can be a megabyte.
+    summary = models.JSONField(default=dict)
     # ‖ΔW‖_F over all modules, scaling included: what an outlier is compared with.
     norm = models.FloatField(null=True)
     problems = models.JSONField(default=list)
     warnings = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Last, because SQLite reads a row from its start. Lists defer it.
+    modules = models.JSONField(default=list)
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -135,6 +164,16 @@ class Revision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.adapter.full_name}@{self.commit}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """`{peft_type, rank, …, modules: [{path, rank, …}]}`, as the REST contract has it."""
+        return self.summary | {"modules": self.modules}
+
+    @facts.setter
+    def facts(self, facts: dict[str, Any]) -> None:
+        self.summary = {name: value for name, value in facts.items() if name != "modules"}
+        self.modules = facts.get("modules", [])
 
     def file(self, path: str) -> "RevisionFile | None":
         return next((file for file in self.files.all() if file.path == path), None)

@@ -1,27 +1,46 @@
-"""The list of adapters: filters, order, pages."""
+"""The list of adapters: words, facets with counts, order, pages."""
 
-from collections import Counter
 from typing import Any
 
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from registry.models import Adapter, Revision
-from registry.queries import Caller, visible_adapters
+from registry.search import Search, Values, count_facets, parse_search, search_adapters
 from registry.views.pages import page
-from retrieval.api.adapters import filter_adapters
 
 PER_PAGE = 25
-SHOWN_TAGS = 200
-FILTERS = ("search", "base_model", "tag", "license", "owner", "state")
+# Values of a facet that are shown at once; the rest is folded away.
+SHOWN_VALUES = 8
 ORDERINGS = {
-    "-updated_at": "changed",
+    "-updated_at": "recently changed",
     "-created_at": "newest",
-    "-downloads": "downloads",
+    "-downloads": "most downloads",
     "name": "name",
+    "size_bytes": "smallest file",
+    "-size_bytes": "largest file",
+    "rank": "lowest rank",
+    "-rank": "highest rank",
+}
+DEFAULT_ORDERING = next(iter(ORDERINGS))
+FACETS = {
+    "base_model": "Base model",
+    "tag": "Task or tag",
+    "license": "Licence",
+    "owner": "Owner",
+    "rank": "Rank",
+    "samples": "Samples",
+    "origin": "Origin",
+    "state": "State",
+}
+# What a value is called where its own name does not say enough.
+LABELS = {
+    "rank": "rank {}",
+    "samples": {"yes": "with samples", "no": "without samples"},
+    "origin": {"trained": "trained", "merged": "merged from others"},
 }
 
 
@@ -29,50 +48,73 @@ ORDERINGS = {
 @vary_on_headers("HX-Request")
 @page
 def adapters(request: HttpRequest) -> HttpResponse:
-    """The list, filtered as `GET /api/v1/adapters/` does; only the results where htmx asks for them."""
-    query = _query(request)
-    found = Paginator(filter_adapters(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
+    """The list, filtered as `GET /api/v1/adapters/` does; only what changes where htmx asks for it."""
+    search = parse_search(request.GET, DEFAULT_ORDERING)
+    count, counts = count_facets(request.user, search)
+    # Eight columns of a row are enough here, and the folded text is the longest.
+    rows = search_adapters(request.user, search).select_related("namespace").defer("search_text")
+    pages = Paginator(rows, PER_PAGE)
+    pages.count = count
+    query = _query(search)
     context = {
         "section": "adapters",
-        "page": found,
-        "rows": [_row(adapter) for adapter in found],
-        "filters": query.dict(),
-        "is_filtered": any(name in query for name in FILTERS),
+        "page": pages.get_page(request.GET.get("page")),
+        "search": search,
+        "count": count,
+        "facets": _facets(request, search, counts),
+        "chips": _chips(search, query),
+        "orderings": ORDERINGS.items(),
+        "is_filtered": bool(search.text or search.filters),
     }
-    if "HX-Request" in request.headers:
-        return render(request, "adapters/results.html", context)
-    return render(request, "adapters/list.html", context | {"choices": _choices(request.user)})
+    if "HX-Request" not in request.headers:
+        return render(request, "adapters/list.html", context)
+    # The address without the empty fields of the form, and without the page that they were asked for on.
+    address = reverse("adapters") + (f"?{query.urlencode()}" if query else "")
+    return render(request, "adapters/list_parts.html", context, headers={"HX-Push-Url": address})
 
 
-def _query(request: HttpRequest) -> QueryDict:
-    """The filters of the form, without the empty fields that a browser sends along."""
+def _query(search: Search) -> QueryDict:
+    """The shortest query that asks for a search."""
     query = QueryDict(mutable=True)
-    for name in (*FILTERS, "ordering"):
-        if values := [value for value in request.GET.getlist(name) if value.strip()]:
-            query.setlist(name, values)
-    query.setdefault("ordering", next(iter(ORDERINGS)))
+    if search.text:
+        query["search"] = search.text
+    for name, values in search.filters.items():
+        query.setlist(name, values)
+    if search.ordering != DEFAULT_ORDERING:
+        query["ordering"] = search.ordering
     return query
 
 
-def _choices(user: Caller) -> dict[str, list[Any]]:
-    """What there is to choose from, among all that the caller may see."""
-    rows = visible_adapters(user)
-    tags = Counter(tag for row in rows.values_list("tags", flat=True) for tag in row)
+def _facets(request: HttpRequest, search: Search, counts: dict[str, Values]) -> list[dict[str, Any]]:
+    """The facets in which there is a choice, or one was made; states only for who can see others than `ready`."""
+    facets = []
+    for name, title in FACETS.items():
+        chosen = search.filters.get(name, ())
+        if len(counts[name]) < 2 and not chosen:
+            continue
+        values = [
+            {"value": value, "label": label(name, value), "count": count, "chosen": value in chosen}
+            for value, count in counts[name]
+        ]
+        # Ranks stay in order; elsewhere what is chosen stays in sight.
+        first = values if name == "rank" else sorted(values, key=lambda item: not item["chosen"])
+        cut = max(SHOWN_VALUES, len(chosen))
+        facets.append({"name": name, "title": title, "values": first[:cut], "more": first[cut:]})
+    return facets
 
-    def values(field: str) -> list[str]:
-        return list(rows.exclude(**{field: ""}).values_list(field, flat=True).distinct().order_by(field))
 
-    return {
-        "base_model": values("base_model"),
-        "license": values("license"),
-        "owner": values("namespace__name"),
-        "tag": [tag for tag, _ in tags.most_common(SHOWN_TAGS)],
-        "state": Revision.State.values,
-        "ordering": list(ORDERINGS.items()),
-    }
+def label(name: str, value: str) -> str:
+    """What a value of a facet is called on the page."""
+    labels = LABELS.get(name, value)
+    return labels.get(value, value) if isinstance(labels, dict) else labels.format(value)
 
 
-def _row(adapter: Adapter) -> dict[str, Any]:
-    """A line of the list. Without a head, the newest revision's verdict is the adapter's state."""
-    revision = adapter.head or adapter.revisions.first()
-    return {"adapter": adapter, "facts": revision.facts, "state": revision.state}
+def _chips(search: Search, query: QueryDict) -> list[dict[str, str]]:
+    """The chosen filters, each with the address of the list without it."""
+    chips = []
+    for name, values in search.filters.items():
+        for value in values:
+            rest = query.copy()
+            rest.setlist(name, [other for other in values if other != value])
+            chips.append({"title": FACETS[name], "label": label(name, value), "query": rest.urlencode()})
+    return chips

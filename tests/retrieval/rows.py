@@ -10,6 +10,7 @@ from django.db import transaction
 from numpy.typing import NDArray
 
 from registry.changes import next_seq
+from registry.listing import index_adapters
 from registry.models import Adapter, Namespace, Revision, RevisionFile
 from registry.samples import PATH, dump_samples
 from registry.storage import put_bytes
@@ -54,6 +55,7 @@ def publish(adapter: Adapter, revision: Revision | None = None, **columns: Any) 
         adapter.head = revision or adapter.head
         adapter.change_seq = next_seq()
         adapter.save()
+        index_adapters([adapter.pk])
 
 
 def add_centroid(adapter: Adapter, vector: NDArray[np.float32], space: Space | None = None) -> None:
