@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 Environment = Mapping[str, str]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # libpq's own options, each of which the query of DATABASE_URL may set otherwise. A server that vanished without a
-# word is noticed within 15 s; a process that was stopped inside a transaction cannot hold its locks for longer than 60 s.
+# word is noticed within 15 s; a process that was stopped inside a transaction holds its locks for 60 s at most.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": "5",
     "tcp_user_timeout": "15000",
@@ -66,15 +66,27 @@ def _pool(env: Environment) -> dict[str, Any]:
     threads = int(env.get("LORADEX_WEB_THREADS", "0"))
     if not threads:
         return {}
-    # After an outage, a request waits `timeout` at most, and reconnecting is tried at least every two seconds.
-    return {"pool": {"min_size": 1, "max_size": threads, "max_idle": 60, "timeout": 5, "reconnect_timeout": 5}}
+    # Some more for the checks of /readyz. After an outage, a request waits `timeout` at most, and reconnecting is
+    # tried at least every two seconds.
+    return {"pool": {"min_size": 1, "max_size": threads + 4, "max_idle": 60, "timeout": 5, "reconnect_timeout": 5}}
 
 
 def blob_store(env: Environment, data_dir: Path) -> dict[str, Any]:
-    """The `registry.storage` backend and its options: files under DATA_DIR."""
-    if env.get("S3_BUCKET"):
-        raise ValueError("S3_BUCKET is set, but this version stores files under DATA_DIR only; unset it")
-    return {"BACKEND": "registry.storage.FileStore", "OPTIONS": {"root": data_dir / "files"}}
+    """The backend of `registry.storage` and its options: files under DATA_DIR, or the bucket that S3_BUCKET names."""
+    bucket, endpoint = env.get("S3_BUCKET"), env.get("S3_ENDPOINT_URL")
+    if not bucket:
+        if endpoint:
+            raise ValueError("S3_ENDPOINT_URL is set without S3_BUCKET; set the bucket, too, or neither")
+        return {"BACKEND": "registry.stores.files.FileStore", "OPTIONS": {"root": data_dir / "files"}}
+    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    options = {
+        "bucket": bucket,
+        "endpoint_url": endpoint or None,
+        "public_endpoint_url": env.get("S3_PUBLIC_ENDPOINT_URL") or None,
+        # Servers other than AWS rarely care for a region, but a signature has to name one.
+        "region": region or ("us-east-1" if endpoint else None),
+    }
+    return {"BACKEND": "registry.stores.s3.S3Store", "OPTIONS": options}
 
 
 def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
@@ -105,7 +117,9 @@ def _transport_options(scheme: str) -> dict[str, Any]:
         }
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"connect_timeout": 2, "confirm_publish": True, "confirm_timeout": 10}
-    raise ValueError(f"CELERY_BROKER_URL starts with {scheme}://; use redis:// or amqp:// (rediss://, amqps:// for TLS)")
+    raise ValueError(
+        f"CELERY_BROKER_URL starts with {scheme}://; use redis:// or amqp:// (rediss://, amqps:// for TLS)"
+    )
 
 
 def signup_open(env: Environment) -> bool:

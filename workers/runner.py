@@ -1,33 +1,45 @@
 """Runs one job: claim it, keep its lease while the handler works, map errors to how it ends."""
 
+import errno
 import importlib
 import logging
 import os
+import pkgutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from lora.errors import InvalidAdapter, LoraError
 from registry import jobs
-from registry.errors import AppError, BlobDamaged
+from registry.errors import AppError, NotReady
 from registry.models import Job
+from workers import handlers
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("ingest", "merge", "snapshot")
+KINDS = frozenset(module.name for module in pkgutil.iter_modules(handlers.__path__))
+DATABASE_AWAY = (OperationalError, InterfaceError)
+# EFBIG: the process may not write more.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROGRESS_EVERY_S = 0.5
 INTERNAL = "Something went wrong on the server; it has been logged. Try again, or ask the operator."
 
 
+def name_worker() -> None:
+    """Call before the pool forks, so that the child has the same name."""
+    os.environ["LORADEX_WORKER"] = f"{socket.gethostname()}:{os.getpid()}"
+
+
 def worker_name() -> str:
     """`host:pid` of the worker's main process, the same in its child."""
-    return os.environ.setdefault("LORADEX_WORKER", f"{socket.gethostname()}:{os.getpid()}")
+    return os.environ.get("LORADEX_WORKER", "")
 
 
 class Work:
@@ -55,43 +67,68 @@ class Work:
 
 
 def run(job_id: str) -> None:
-    """queued (or lost) → succeeded | failed | queued again. Does nothing for a job that another worker has."""
+    """queued (or lost) → succeeded | failed | queued again.
+
+    Does nothing for a job that another worker has, or of a kind that only newer code knows.
+    """
     close_old_connections()
-    job = jobs.claim(job_id, worker_name())
+    job = jobs.claim(job_id, worker_name(), KINDS)
     if job is None:
         return
     try:
         with _lease_kept(job):
-            _handle(job)
+            if end := _handle(job):
+                _until_stored(end)
     except jobs.LeaseLost:
         logger.info("Job %s is no longer ours; stopped", job.pk)
 
 
-def _handle(job: Job) -> None:
+def _handle(job: Job) -> Callable[[], None] | None:
+    """Do the work. Returns: None where it succeeded, else what ends the job or puts it back. Raises: LeaseLost."""
     try:
-        if job.kind not in KINDS:
-            raise ValueError(f"unknown job kind {job.kind!r}")
         # By name and here, so that torch is loaded in the pool's child and never in the worker's main process.
         importlib.import_module(f"workers.handlers.{job.kind}").handle(Work(job))
     except jobs.LeaseLost:
         raise
     except InvalidAdapter as error:
-        jobs.fail(job, error.code, str(error), {"problems": [problem.as_json() for problem in error.problems]})
+        detail = {"problems": [problem.as_json() for problem in error.problems]}
+        return partial(jobs.fail, job, error.code, str(error), detail)
     except LoraError as error:
-        jobs.fail(job, error.code, str(error))
-    except BlobDamaged as error:
-        logger.exception("Job %s (%s) read a damaged blob", job.pk, job.kind)
-        jobs.fail(job, error.code, error.message)
-    except AppError as error:
-        jobs.fail(job, error.code, error.message, error.detail)
-    except OperationalError:
-        # The database went away or is locked: nothing is wrong with the job itself.
-        logger.exception("Job %s (%s) goes back to the queue", job.pk, job.kind)
-        connection.close()
-        jobs.release(job)
-    except Exception:
+        return partial(jobs.fail, job, error.code, str(error))
+    except Exception as error:
+        if passing := _passing(error):
+            logger.warning("Job %s (%s) goes back to the queue", job.pk, job.kind, exc_info=True)
+            return partial(jobs.retry, job, NotReady.code, passing)
         logger.exception("Job %s (%s) failed", job.pk, job.kind)
-        jobs.fail(job, "internal", INTERNAL)
+        if isinstance(error, AppError):
+            return partial(jobs.fail, job, error.code, error.message, error.detail)
+        return partial(jobs.fail, job, "internal", INTERNAL)
+    return None
+
+
+def _passing(error: Exception) -> str | None:
+    """What is wrong, if it is with a service or the machine and not with the job, so that it may pass; else None."""
+    if isinstance(error, NotReady):
+        return error.message
+    if isinstance(error, DATABASE_AWAY):
+        return "The database was away."
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "The worker's disk is full."
+    return None
+
+
+def _until_stored(end: Callable[[], None]) -> None:
+    """End a job or put it back, waiting for a database that is away; the sweeper does it once the lease has expired."""
+    give_up_at = time.monotonic() + settings.JOB_LEASE_S
+    while True:
+        # The connection that a failed handler leaves may be broken.
+        connection.close()
+        try:
+            return end()
+        except DATABASE_AWAY:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.5)
 
 
 @contextmanager
@@ -105,8 +142,9 @@ def _lease_kept(job: Job) -> Iterator[None]:
                 jobs.renew(job)
             except jobs.LeaseLost:
                 return
-            except OperationalError:
-                logger.warning("Job %s: lease not renewed, trying again", job.pk, exc_info=True)
+            except DATABASE_AWAY as error:
+                logger.warning("Job %s: lease not renewed, trying again: %s", job.pk, error)
+                connection.close()
         connection.close()
 
     thread = threading.Thread(target=renew, name=f"lease-{job.pk}", daemon=True)

@@ -5,27 +5,29 @@ import os
 import signal
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import billiard
 from celery.signals import worker_init, worker_ready, worker_shutting_down
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.db.models.functions import Now
 
 from registry.jobs import release_worker, sweep
 from registry.models import WorkerHeartbeat
-from workers.runner import worker_name
+from workers.runner import DATABASE_AWAY, name_worker, worker_name
 
 logger = logging.getLogger(__name__)
 
 # A deploy waits this long for the running job before the job goes back to the queue.
 GRACE_S = 4
+FORGET_AFTER = timedelta(days=1)
 
 
 @worker_init.connect
-def name_worker(**_: Any) -> None:
-    worker_name()  # before the pool forks, so that the child has the same name
+def before_fork(**_: Any) -> None:
+    name_worker()
 
 
 @worker_ready.connect
@@ -43,13 +45,15 @@ def beat() -> None:
     """One round. A database that is away is waited for."""
     try:
         WorkerHeartbeat.objects.update_or_create(name=worker_name(), defaults={"seen_at": Now()})
+        WorkerHeartbeat.objects.filter(seen_at__lt=Now() - FORGET_AFTER).delete()
         sweep()
-    except DatabaseError:
-        logger.warning("Sweep failed, trying again", exc_info=True)
+    except DATABASE_AWAY as error:
+        logger.warning("Sweep failed, trying again: %s", error)
         connection.close()
     except Exception:
         # The thread must outlive whatever one round meets.
         logger.exception("Sweep failed")
+        connection.close()
 
 
 @worker_shutting_down.connect
@@ -62,5 +66,7 @@ def _give_back_after_grace() -> None:
     time.sleep(GRACE_S)
     for child in billiard.active_children():
         os.kill(child.pid, signal.SIGKILL)
-    logger.info("Stopping: %d running jobs go back to the queue", release_worker(worker_name()))
-    os._exit(0)
+    try:
+        logger.info("Stopping: %d running jobs go back to the queue", release_worker(worker_name()))
+    finally:
+        os._exit(0)

@@ -33,7 +33,7 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     worker = models.CharField(max_length=200, blank=True)
     lease_until = models.DateTimeField(null=True)
-    # When the sweeper last sent a message for it: a lost message is sent again, a waiting one is not doubled.
+    # When its message was last sent, so that a lost one is sent again; later than that where a retry has to wait.
     notified_at = models.DateTimeField(null=True)
     queued_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)

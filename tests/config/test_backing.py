@@ -32,14 +32,27 @@ def test_the_query_of_a_database_url_reaches_the_driver_and_wins():
 def test_only_web_processes_have_a_pool():
     url = {"DATABASE_URL": "postgresql://db/loradex"}
     assert "pool" not in backing.database(url, DATA)["OPTIONS"]
-    assert backing.database(url | {"LORADEX_WEB_THREADS": "8"}, DATA)["OPTIONS"]["pool"]["max_size"] == 8
+    assert backing.database(url | {"LORADEX_WEB_THREADS": "8"}, DATA)["OPTIONS"]["pool"]["max_size"] >= 8
 
 
 def test_other_databases_and_stores_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="mysql"):
         backing.database({"DATABASE_URL": "mysql://x"}, DATA)
-    with pytest.raises(ValueError, match="S3_BUCKET"):
-        backing.blob_store({"S3_BUCKET": "x"}, DATA)
+    with pytest.raises(ValueError, match="without S3_BUCKET"):
+        backing.blob_store({"S3_ENDPOINT_URL": "http://s3:8333"}, DATA)
+
+
+def test_a_bucket_means_s3_and_a_server_of_ones_own_needs_no_region():
+    assert backing.blob_store({"S3_BUCKET": "b", "AWS_REGION": "eu-west-1"}, DATA)["OPTIONS"] == {
+        "bucket": "b", "endpoint_url": None, "public_endpoint_url": None, "region": "eu-west-1",
+    }  # fmt: skip
+    own = {"S3_BUCKET": "b", "S3_ENDPOINT_URL": "http://s3:8333", "S3_PUBLIC_ENDPOINT_URL": "https://files.example.org"}
+    settings = backing.blob_store(own, DATA)
+    assert settings["BACKEND"] == "registry.stores.s3.S3Store"
+    assert settings["OPTIONS"] == {
+        "bucket": "b", "endpoint_url": "http://s3:8333", "public_endpoint_url": "https://files.example.org",
+        "region": "us-east-1",
+    }  # fmt: skip
 
 
 def test_a_broker_url_is_used_as_it_is():

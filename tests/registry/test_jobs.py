@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from celery import Celery
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -97,6 +98,53 @@ def test_the_sweeper_leaves_what_is_running_and_what_was_just_sent(job, sent):
     assert sent == []
     running.refresh_from_db()
     assert running.status == "running"
+
+
+def test_a_retry_is_sent_after_a_delay_that_grows(job, sent, settings):
+    waits = []
+    for attempt in (1, 2, 3):
+        jobs.retry(jobs.claim(job.pk, "a"), "not_ready", "The store is away.")
+        jobs.sweep()
+        assert len(sent) == attempt - 1
+        job.refresh_from_db()
+        waits.append((job.notified_at - timezone.now()).total_seconds() + settings.JOB_LEASE_S / 2)
+        Job.objects.filter(pk=job.pk).update(notified_at=timezone.now() - timedelta(seconds=settings.JOB_LEASE_S))
+        jobs.sweep()
+        assert sent == [job.pk] * attempt
+    assert waits == pytest.approx([10, 40, 160], abs=5)
+
+
+def test_a_zombie_cannot_put_its_job_back(job):
+    zombie = jobs.claim(job.pk, "a")
+    expire(job)
+    jobs.claim(job.pk, "b")
+    with pytest.raises(jobs.LeaseLost):
+        jobs.retry(zombie, "not_ready", "late")
+
+
+def test_a_message_that_waits_in_a_long_queue_is_not_doubled(job, sent):
+    """A worker with hours of work before it must not find the queue full of copies afterwards."""
+    for message in range(jobs.RESEND_AT_ONCE):
+        jobs.current_app.signature(jobs.TASK, args=[str(message)]).apply_async()
+    try:
+        jobs.sweep()
+        assert sent == []
+    finally:
+        with jobs.current_app.connection_for_write() as broker:
+            broker.default_channel.queue_purge(jobs.current_app.conf.task_default_queue)
+    jobs.sweep()
+    assert sent == [job.pk]
+
+
+def test_a_broker_that_is_away_fails_no_request(job, monkeypatch, caplog, django_capture_on_commit_callbacks):
+    monkeypatch.undo()  # send for real
+    monkeypatch.setattr(jobs, "current_app", Celery(broker="redis://127.0.0.1:1/0", set_as_current=False))
+    with django_capture_on_commit_callbacks(execute=True):
+        made = jobs.enqueue("ingest")
+    assert "The broker took no message" in caplog.text
+    jobs.sweep()
+    assert "The broker is away" in caplog.text
+    assert Job.objects.filter(pk__in=[job.pk, made.pk], status="queued").count() == 2
 
 
 def test_cancelling_stops_the_worker_and_ends_once(job):
