@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, BinaryIO
 
 from lora.binding import BaseModules, bind, listed
-from lora.config import CONFIG_NAME, LoraConfig
+from lora.config import CONFIG_NAME, LoraConfig, parse_config
 from lora.errors import InvalidAdapter, Problem
-from lora.header import Header
+from lora.header import Header, read_header
 from lora.layout import PREFIX, Layout, ModuleLayout, read_layout
 from lora.targets import targeted_in_base, targets_without_tensors, untargeted
 from lora.values import ValueReport, check_values
@@ -21,6 +21,7 @@ __all__ = [
     "check_files",
     "check_values",
     "is_template_card",
+    "read_pair",
     "warning",
 ]
 
@@ -61,6 +62,28 @@ TEMPLATE_CARD = warning(
 def is_template_card(text: str) -> bool:
     """Return whether a card still has the blanks of the template that training libraries write."""
     return text.count("[More Information Needed]") >= 5
+
+
+def read_pair(config: bytes, weights: BinaryIO, size_bytes: int) -> tuple[LoraConfig, Header]:
+    """Parse config and header, so that the problems of both are told together.
+
+    Args:
+        weights: at the file's beginning; only its header is read.
+        size_bytes: of the whole weights' file.
+    Raises: InvalidAdapter: the problems of the config, then those of the header.
+    """
+    problems: list[Problem] = []
+    try:
+        parsed = parse_config(config)
+    except InvalidAdapter as error:
+        problems += error.problems
+    try:
+        header = read_header(weights, size_bytes)
+    except InvalidAdapter as error:
+        problems += error.problems
+    if problems:
+        raise InvalidAdapter(problems)
+    return parsed, header
 
 
 def check_files(config: LoraConfig, header: Header, size_bytes: int, base_modules: BaseModules | None) -> Verdict:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora.binding import BaseModules
-from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files, check_values, is_template_card
-from lora.config import CONFIG_NAME, parse_config
+from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files, check_values, is_template_card, read_pair
+from lora.config import CONFIG_NAME
 from lora.errors import InvalidAdapter, Problem
 from lora.formats import PICKLE, PICKLE_SUFFIXES
-from lora.header import WEIGHTS_NAME, read_header
+from lora.header import WEIGHTS_NAME
 
 # What an upload may hold beside config and weights.
 COMPANIONS = ("README.md", "samples.jsonl", "gates.safetensors")
@@ -46,18 +46,8 @@ def check_folder(found: AdapterFolder, base_modules: BaseModules | None = None) 
     Raises: InvalidAdapter: problems of config and header together, or of the values.
     """
     size_bytes = found.weights.stat().st_size
-    problems = []
-    try:
-        config = parse_config(found.config.read_bytes())
-    except InvalidAdapter as error:
-        problems += error.problems
-    try:
-        with open(found.weights, "rb") as stream:
-            header = read_header(stream, size_bytes)
-    except InvalidAdapter as error:
-        problems += error.problems
-    if problems:
-        raise InvalidAdapter(problems)
+    with open(found.weights, "rb") as stream:
+        config, header = read_pair(found.config.read_bytes(), stream, size_bytes)
     verdict = check_files(config, header, size_bytes, base_modules)
     report = check_values(found.weights, header, verdict.layout)
     facts = verdict.facts | {"tensor_digest": report.tensor_digest}

@@ -9,10 +9,11 @@ from lora.layout import Layout
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def check_gates(path: Path, layout: Layout) -> None:
-    """Keys are module paths of the adapter, values float vectors (d_in,). Raises: InvalidAdapter."""
+def check_gates(path: Path, size_bytes: int, layout: Layout) -> None:
+    """Keys are module paths of the adapter, values float vectors (d_in,); only the header is read, `size_bytes` is
+    the size of the whole file. Raises: InvalidAdapter."""
     with path.open("rb") as stream:
-        header = read_header(stream, path.stat().st_size, "gates.safetensors")
+        header = read_header(stream, size_bytes, "gates.safetensors")
     problems = []
     for name, info in header.tensors.items():
         module = layout.modules.get(name)

@@ -1,17 +1,20 @@
 """What arrives with an upload, and everything that can be decided about it before a tensor is read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files
-from lora.config import CONFIG_NAME, parse_config
+from lora.check import NO_SAMPLES, TEMPLATE_CARD, Verdict, check_files, read_pair
+from lora.config import CONFIG_NAME, LoraConfig
 from lora.errors import InvalidAdapter, Problem
-from lora.header import WEIGHTS_NAME, read_header
+from lora.header import WEIGHTS_NAME
 from registry import cards, samples
-from registry.errors import Invalid
+from registry.errors import AppError, Invalid
 from registry.gates import check_gates
 from registry.names import check_tags
 from registry.queries import find_base_model
+from registry.samples import Sample
 
 CONFIG = CONFIG_NAME
 WEIGHTS = WEIGHTS_NAME
@@ -30,6 +33,17 @@ class NewFile:
     @property
     def size_bytes(self) -> int:
         return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class FileHead(NewFile):
+    """The beginning of a file, enough to judge it; never stored. `whole_bytes`: the size of all of it."""
+
+    whole_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.whole_bytes
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,27 @@ class Checked:
     warnings: list[dict[str, str]] = field(default_factory=list)
 
 
+@dataclass
+class Judged:
+    """As `Checked`, as far as one gets: `refusals` in the order in which an upload would meet them."""
+
+    refusals: list[AppError | InvalidAdapter] = field(default_factory=list)
+    config: LoraConfig | None = None
+    verdict: Verdict | None = None
+    card: cards.Card = field(default_factory=cards.Card)
+    base_model: str = ""
+    samples: list[Sample] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep a refusal by the block, and go on behind it."""
+        try:
+            yield
+        except (AppError, InvalidAdapter) as error:
+            self.refusals.append(error)
+
+
 def check_described(said: Described) -> None:
     if said.visibility not in (None, "public", "private"):
         raise Invalid("visibility is 'public' or 'private'.", detail={"visibility": "unknown value"})
@@ -72,27 +107,48 @@ def check_described(said: Described) -> None:
 
 def check_upload(files: dict[str, NewFile], said: Described) -> Checked:
     """Everything that names, header, config, sizes, digest and syntax decide. Raises: InvalidAdapter and others."""
-    _check_digest(files[WEIGHTS], said.sha256)
-    config = parse_config(_read_small(files[CONFIG], CONFIG, MAX_CONFIG_BYTES))
-    with files[WEIGHTS].path.open("rb") as stream:
-        header = read_header(stream, files[WEIGHTS].size_bytes)
-    card = cards.Card()
-    if cards.PATH in files:
-        card = cards.parse_card(_read_small(files[cards.PATH], cards.PATH, cards.MAX_BYTES))
-    base_name = said.base_model or config.base_model or card.base_model
-    base = find_base_model(base_name)
+    judged = Judged()
+    judge_files(judged, files, said)
+    if judged.refusals:
+        raise judged.refusals[0]
+    assert judged.verdict is not None  # noqa: S101 - only a refusal keeps it away
+    return Checked(judged.verdict, judged.card, judged.base_model, judged.warnings)
+
+
+def judge_files(judged: Judged, files: dict[str, NewFile], said: Described) -> None:
+    """Judge config and weights, which must be there, and what comes with them. Reads no tensor, raises no refusal."""
+    with judged.noting():
+        _check_digest(files[WEIGHTS], said.sha256)
+    with judged.noting():
+        if cards.PATH in files:
+            judged.card = cards.parse_card(_read_small(files[cards.PATH], cards.PATH, cards.MAX_BYTES))
+    with judged.noting():
+        _judge_pair(judged, files, said)
+    with judged.noting():
+        if samples.PATH in files:
+            raw = _read_small(files[samples.PATH], samples.PATH, samples.MAX_BYTES)
+            judged.samples = samples.parse_samples(raw)
+        else:
+            judged.warnings.append(NO_SAMPLES)
+    if judged.card.is_template:
+        judged.warnings.append(TEMPLATE_CARD)
+
+
+def _judge_pair(judged: Judged, files: dict[str, NewFile], said: Described) -> None:
+    """Fill in base, verdict and warnings. Raises: InvalidAdapter."""
+    weights = files[WEIGHTS]
+    with weights.path.open("rb") as stream:
+        config, header = read_pair(_read_small(files[CONFIG], CONFIG, MAX_CONFIG_BYTES), stream, weights.size_bytes)
+    judged.config = config
+    judged.base_model = said.base_model or config.base_model or judged.card.base_model
+    base = find_base_model(judged.base_model)
+    if base:
+        judged.base_model = base.name
     modules = {path: (shape[0], shape[1]) for path, shape in base.modules.items()} if base else None
-    verdict = check_files(config, header, files[WEIGHTS].size_bytes, modules)
-    warnings = list(verdict.warnings)
-    if samples.PATH in files:
-        samples.parse_samples(_read_small(files[samples.PATH], samples.PATH, samples.MAX_BYTES))
-    else:
-        warnings.append(NO_SAMPLES)
-    if card.is_template:
-        warnings.append(TEMPLATE_CARD)
+    judged.verdict = check_files(config, header, weights.size_bytes, modules)
+    judged.warnings += judged.verdict.warnings
     if GATES in files:
-        check_gates(files[GATES].path, verdict.layout)
-    return Checked(verdict, card, base.name if base else base_name or "", warnings)
+        check_gates(files[GATES].path, files[GATES].size_bytes, judged.verdict.layout)
 
 
 def _read_small(file: NewFile, name: str, limit_bytes: int) -> bytes:

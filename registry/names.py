@@ -39,6 +39,8 @@ def check_owner(value: str) -> str:
 def split_name(full_name: str) -> tuple[str, str]:
     """(owner, name) of `owner/name`. Raises: Invalid."""
     owner, slash, name = full_name.partition("/")
+    if not full_name:
+        raise Invalid("The name is missing: owner/name.", detail={"name": "missing"})
     if not slash:
         raise Invalid("A name has two halves: owner/name.", detail={"name": "owner/name expected"})
     return check_owner(owner), check_half(name, "adapter name")

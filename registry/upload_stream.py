@@ -12,6 +12,14 @@ from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 from registry.errors import TooLarge
 
 
+def too_large() -> TooLarge:
+    """The refusal of an upload beyond MAX_UPLOAD_BYTES."""
+    return TooLarge(
+        f"The upload is larger than the {settings.MAX_UPLOAD_BYTES} bytes that this server takes. "
+        "Upload a smaller adapter, or ask the operator to raise MAX_UPLOAD_BYTES."
+    )
+
+
 class SpooledFile(UploadedFile):
     """An uploaded part on disk. Closing it (Django does, after the answer) removes what was not moved away."""
 
@@ -63,10 +71,7 @@ class SpoolingUploadHandler(FileUploadHandler):
 
     def upload_complete(self) -> None:
         if self.too_large:
-            raise TooLarge(
-                f"The upload is larger than the {settings.MAX_UPLOAD_BYTES} bytes that this server takes. "
-                "Upload a smaller adapter, or ask the operator to raise MAX_UPLOAD_BYTES."
-            )
+            raise too_large()
 
     def upload_interrupted(self) -> None:
         if self.spool is not None:

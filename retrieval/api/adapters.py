@@ -73,9 +73,7 @@ class AdapterList(APIView):
         """Upload an adapter: the PEFT files and what to say about them."""
         files = uploaded_files(request)
         fields = form_fields(request, FIELDS)
-        name = fields.pop("name", None)
-        if not name:
-            raise Invalid("The part 'name' is missing: owner/name.", detail={"name": "missing"})
+        name = fields.pop("name", "")
         revision, job = upload_adapter(request.user, name, files, Described(**fields))
         body = {
             "adapter": full_json(

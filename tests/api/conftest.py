@@ -1,5 +1,6 @@
 """People, tokens and small real adapters, and the API spoken to in-process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 
+from lora.header import MAX_HEADER_BYTES
 from registry.accounts import create_user
 from registry.models import Job
 from registry.tokens import create_token
@@ -47,12 +49,27 @@ class Api:
         parts = {part: SimpleUploadedFile(part, raw) for part, raw in files.items()}
         return self.client.post("/api/v1/adapters/", parts | {"name": name} | fields, format="multipart")
 
+    def check(self, name: str, files: dict[str, bytes], **fields: Any) -> Any:
+        """Ask for the verdict as the upload page does: of a safetensors file only the header is sent."""
+        parts = {part: SimpleUploadedFile(part, head(part, raw)) for part, raw in files.items()}
+        sizes = json.dumps({part: len(raw) for part, raw in files.items()})
+        body = parts | {"name": name, "sizes": sizes} | fields
+        return self.client.post("/api/v1/checks/", body, format="multipart")
+
     def ready(self, name: str, files: dict[str, bytes], **fields: Any) -> dict[str, Any]:
         """Upload, run the job, and return the adapter."""
         answer = self.upload(name, files, **fields)
         assert answer.status_code == 202, answer.content
         run_jobs()
         return self.get(f"/adapters/{name}/").json()
+
+
+def head(part: str, raw: bytes) -> bytes:
+    """What is sent of a file to have it judged."""
+    if not part.endswith(".safetensors"):
+        return raw
+    length = int.from_bytes(raw[:8], "little")
+    return raw[: max(512, 8 + length) if length <= MAX_HEADER_BYTES else 512]
 
 
 def run_jobs() -> None:

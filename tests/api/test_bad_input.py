@@ -82,19 +82,21 @@ def test_unusable_weights_are_422(ada, adapter_files, unchanged, kind):
     assert {"code", "where", "message"} == set(body["detail"]["problems"][0])
 
 
-@pytest.mark.parametrize(
-    "config",
-    [b"", b"[]", b"{", b'{"r": 8, "r": 9}', b"\xff", b"[" * 100_000, b'{"peft_type": "IA3"}', b'{"r": NaN}'],
-)
+BAD_CONFIGS = [b"", b"[]", b"{", b'{"r": 8, "r": 9}', b"\xff", b"[" * 100_000, b'{"peft_type": "IA3"}', b'{"r": NaN}']
+
+
+@pytest.mark.parametrize("config", BAD_CONFIGS)
 def test_unusable_configs_are_422(ada, adapter_files, unchanged, config):
     refused(ada.upload("ada/x", adapter_files() | {CONFIG: config}), 422, "invalid_adapter")
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [{"r": "8"}, {"r": True}, {"r": 0}, {"lora_alpha": "x"}, {"peft_type": "IA3"}, {"r": 3}, {"target_modules": 5},
-     {"auto_mapping": {"parent_library": "os"}}, {"base_model_name_or_path": "http://169.254.169.254/x"}],
-)  # fmt: skip
+HOSTILE = [
+    {"r": "8"}, {"r": True}, {"r": 0}, {"lora_alpha": "x"}, {"peft_type": "IA3"}, {"r": 3}, {"target_modules": 5},
+    {"auto_mapping": {"parent_library": "os"}}, {"base_model_name_or_path": "http://169.254.169.254/x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", HOSTILE)
 def test_hostile_configs_are_422(ada, adapter_files, unchanged, overrides):
     refused(ada.upload("ada/x", adapter_files(config_overrides=overrides)), 422, "invalid_adapter")
 
@@ -131,12 +133,16 @@ def test_over_the_limit_is_413(ada, adapter_files, unchanged, settings):
     refused(ada.upload("ada/x", adapter_files()), 413, "too_large")
 
 
-@pytest.mark.parametrize("samples", [b"not json", b"[]", b'{"text": "x"}', b"\xff"])
+BAD_SAMPLES = [b"not json", b"[]", b'{"text": "x"}', b"\xff"]
+BAD_NAMES = ["x", "ada/..", "ada/x y", "admin/x", "Api/x", "", "ada/x.git"]
+
+
+@pytest.mark.parametrize("samples", BAD_SAMPLES)
 def test_samples_that_are_not_jsonl_are_422(ada, adapter_files, unchanged, samples):
     refused(ada.upload("ada/x", adapter_files(samples=samples)), 422, "invalid_samples")
 
 
-@pytest.mark.parametrize("name", ["x", "ada/..", "ada/x y", "admin/x", "Api/x", "", "ada/x.git"])
+@pytest.mark.parametrize("name", BAD_NAMES)
 def test_illegal_and_reserved_names_are_400(ada, adapter_files, unchanged, name):
     refused(ada.upload(name, adapter_files()), 400, "invalid")
 
