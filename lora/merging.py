@@ -18,7 +18,7 @@ from lora.lazy_torch import torch
 from lora.merge_report import MergeReport, merge_report
 from lora.mergeable import check_mergeable
 from lora.merges import MERGES, Merged, Module
-from lora.recipe import MergeInput, OutputSpec, resolve_weights
+from lora.recipe import MergeInput, OutputSpec, known_rank, resolve_weights
 from lora.weights import AdapterFile, write_adapter
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def merge(
     weights = resolve_weights(method, [item.weight for item in inputs])
     with _Modules(inputs, weights, cancelled) as modules, tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(file)
-        bound = _known_rank(output, inputs)
+        bound = known_rank(output, inputs)
         products: list[Tensor] = []
         for module, merged in run(modules, parsed):
             spool.append(module, _spectrum(merged, bound))
@@ -180,18 +180,6 @@ def _spectrum(merged: Merged, bound: int | None) -> Spectrum:
         with one_thread():
             whole = low_rank_spectrum(merged)
     return whole if bound is None else whole.truncate(bound)
-
-
-def _known_rank(output: OutputSpec, inputs: Sequence[MergeInput]) -> int | None:
-    """Return the output's rank where it does not depend on the result: at most the highest full rank."""
-    modules = [module for item in inputs for module in item.layout.modules.values()]
-    if output.rank_mode == "fixed":
-        wanted = int(output.rank_value or 0)
-    elif output.rank_mode == "max_input":
-        wanted = max(module.rank for module in modules)
-    else:
-        return None
-    return min(wanted, max(min(module.d_in, module.d_out) for module in modules))
 
 
 def _needed_rank(output: OutputSpec, spectra: Sequence[tuple[Tensor, float]]) -> int:

@@ -88,3 +88,15 @@ def resolve_weights(method: str, weights: Sequence[float | None]) -> list[float]
     if total == 0 or not math.isfinite(total):
         raise InvalidParams("The weights must not all be zero, nor overflow.")
     return [weight * n / total for weight in resolved] if relative else resolved
+
+
+def known_rank(output: OutputSpec, inputs: Sequence[MergeInput]) -> int | None:
+    """Return the file's rank where it does not depend on the result, at most the highest full rank; else None."""
+    modules = [module for item in inputs for module in item.layout.modules.values()]
+    if output.rank_mode == "fixed":
+        wanted = int(output.rank_value or 0)
+    elif output.rank_mode == "max_input":
+        wanted = max(module.rank for module in modules)
+    else:
+        return None
+    return min(wanted, max(min(module.d_in, module.d_out) for module in modules))

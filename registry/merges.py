@@ -1,15 +1,19 @@
 """Merges: ask for one, and read what came of it."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 
-from lora.config import parse_config
+from lora.config import LoraConfig, parse_config
 from lora.errors import NotMergeable
 from lora.header import read_header
-from lora.layout import read_layout
+from lora.layout import Layout, read_layout
 from lora.merging import MergeInput as WeightedFile
 from lora.merging import check_mergeable
 from registry import cards
@@ -17,10 +21,13 @@ from registry.adapters import open_adapter, store_revision
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
 from registry.jobs import enqueue
 from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
-from registry.recipes import Output, Parent, Recipe, raise_not_mergeable
+from registry.recipe_requests import raise_not_mergeable
+from registry.recipes import Output, Parent, Recipe
 from registry.samples import PATH as SAMPLES
 from registry.samples import dump_samples, union
-from registry.storage import local_path, put_bytes, read_blob
+from registry.storage import local_path, open_blob, put_bytes, read_blob
+
+KEPT_LAYOUTS = 128
 
 
 def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
@@ -28,8 +35,8 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
 
     A merge whose last job failed or was cancelled gets a new job. Raises: NotMergeable (registry's).
     """
-    with ExitStack() as stack:
-        check_inputs(recipe, weighted_files(recipe, stack, verify=False))
+    parents = dict(enumerate(recipe.parents))
+    check_inputs(parents, described_files(parents))
     with transaction.atomic():
         merge, created = Merge.objects.get_or_create(
             owner_id=user.pk,
@@ -53,26 +60,57 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
     return merge, job
 
 
-def weighted_files(recipe: Recipe, stack: ExitStack, *, verify: bool = True) -> list[WeightedFile]:
+def weighted_files(recipe: Recipe, stack: ExitStack) -> list[WeightedFile]:
     """The parents as the engine takes them; their files stay readable until `stack` closes. Raises: BlobDamaged."""
-    return [_weighted_file(parent, stack, verify=verify) for parent in recipe.parents]
+    files = []
+    for parent in recipe.parents:
+        weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
+        path = stack.enter_context(local_path(weights))
+        with path.open("rb") as stream:
+            files.append(_weighted_file(parent, path, *_describe(stream, weights.size_bytes, read_blob(config))))
+    return files
 
 
-def _weighted_file(parent: Parent, stack: ExitStack, *, verify: bool) -> WeightedFile:
-    blob = parent.revision.file(WEIGHTS).blob
-    path = stack.enter_context(local_path(blob, verify=verify))
-    config = parse_config(read_blob(parent.revision.file(CONFIG).blob))
-    with path.open("rb") as stream:
-        layout = read_layout(read_header(stream, blob.size_bytes), config)
+def described_files(parents: Mapping[int, Parent]) -> list[WeightedFile]:
+    """The parents as the engine's checks take them, for which a file's header and name are enough."""
+    files = []
+    for parent in parents.values():
+        weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
+        described = _stored(weights.sha256, weights.size_bytes, config.sha256)
+        files.append(_weighted_file(parent, Path(weights.sha256), *described))
+    return files
+
+
+def _weighted_file(parent: Parent, path: Path, config: LoraConfig, layout: Layout) -> WeightedFile:
     return WeightedFile(weights_path=path, layout=layout, config=config, weight=parent.weight, name=parent.name)
 
 
-def check_inputs(recipe: Recipe, files: list[WeightedFile]) -> None:
-    """Refuse what the engine cannot merge. Raises: NotMergeable (registry's, with the adapters' names)."""
+def _describe(weights: BinaryIO, size_bytes: int, raw_config: bytes) -> tuple[LoraConfig, Layout]:
+    config = parse_config(raw_config)
+    return config, read_layout(read_header(weights, size_bytes), config)
+
+
+# Kept, because a form asks after every key; the worker reads the verified file again before it merges.
+@lru_cache(maxsize=KEPT_LAYOUTS)
+def _stored(weights: str, size_bytes: int, config: str) -> tuple[LoraConfig, Layout]:
+    raw_config = read_blob(Blob(sha256=config))
+    with open_blob(Blob(sha256=weights)) as stream:
+        return _describe(stream, size_bytes, raw_config)
+
+
+def check_inputs(parents: Mapping[int, Parent], files: list[WeightedFile]) -> None:
+    """Refuse what the engine cannot merge. Raises: NotMergeable (registry's, with the adapters' names).
+
+    Args:
+        parents: by position in the request.
+        files: of the parents, in the same order.
+    """
+    positions = list(parents)
     try:
         check_mergeable(files)
     except NotMergeable as error:
-        raise_not_mergeable([(recipe.parents[item.index].revision, item.code, item.message) for item in error.inputs])
+        found = [(positions[item.index], item.code, item.message) for item in error.inputs]
+        raise_not_mergeable([(index, parents[index].revision, code, message) for index, code, message in found])
 
 
 def recipe_of(merge: Merge) -> Recipe:
@@ -96,14 +134,16 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
     said = Described(
         visibility=merge.output["visibility"], description=_summary(recipe), message=f"Merge by {merge.method}"
     )
-    with transaction.atomic(), ExitStack() as stack:
-        blobs = {WEIGHTS: artefact.weights, CONFIG: artefact.config}
-        blobs[cards.PATH] = put_bytes(_card_of(merge, recipe, artefact))
-        if merged := union([parent.revision for parent in recipe.parents]):
-            blobs[SAMPLES] = put_bytes(dump_samples(merged))
+    blobs = {WEIGHTS: artefact.weights, CONFIG: artefact.config}
+    blobs[cards.PATH] = put_bytes(_card_of(merge, recipe, artefact))
+    if merged := union([parent.revision for parent in recipe.parents]):
+        blobs[SAMPLES] = put_bytes(dump_samples(merged))
+    with ExitStack() as stack:
         files = {path: NewFile(stack.enter_context(local_path(blob)), blob.sha256) for path, blob in blobs.items()}
+        checked = check_upload(files, said)
+    with transaction.atomic():
         adapter = open_adapter(merge.owner, merge.output["name"])
-        merge.revision = store_revision(merge.owner, adapter, blobs, said, check_upload(files, said))
+        merge.revision = store_revision(merge.owner, adapter, blobs, said, checked)
         merge.save(update_fields=["revision"])
         # So that a failure or a cancellation of the job rejects the revision, too.
         Job.objects.filter(pk=job.pk).update(revision=merge.revision)

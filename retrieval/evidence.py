@@ -12,7 +12,7 @@ from registry.samples import PATH, parse_samples
 from registry.storage import read_blob
 from retrieval.models import Prototype
 from retrieval.prototypes import rows_of
-from retrieval.search import exact_scores
+from retrieval.search import SQL_CHUNK, exact_scores
 
 SHOWN = 3
 CHUNK = 16
@@ -42,6 +42,17 @@ def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) ->
             for number, query in asked[prototype.revision_id]:
                 evidence[number, prototype.revision_id] = _nearest(query, rows_of(prototype), texts)
     return evidence
+
+
+def describe(revisions: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """What one decides by at a glance: revision id → `{license, rank}`; None where it is not known."""
+    ids = sorted(set(revisions))
+    facts = {}
+    for start in range(0, len(ids), SQL_CHUNK):
+        rows = Revision.objects.filter(pk__in=ids[start : start + SQL_CHUNK]).order_by()
+        for pk, licence, rank in rows.values_list("pk", "adapter__license", "summary__rank"):
+            facts[pk] = {"license": licence or None, "rank": rank}
+    return facts
 
 
 def _shown_texts(revision: Revision) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lora.routers import Router
 from registry.queries import Caller
 from retrieval.encoders import Rows, current_encoder
-from retrieval.evidence import find_evidence
+from retrieval.evidence import describe, find_evidence
 from retrieval.live import current_view, index_status
 from retrieval.request import parse_request
 from retrieval.search import View
@@ -86,6 +86,7 @@ def _explain(view: View, queries: list[Rows], found: list[Found], results: list[
     revisions = [view.pool.rows["revision"][rows].tolist() for rows, _ in found]
     asked = [(number, revision, queries[number]) for number, wanted in enumerate(revisions) for revision in wanted]
     evidence = find_evidence(view.pool.space, asked)
+    facts = describe(revision for wanted in revisions for revision in wanted)
     for number, (wanted, result) in enumerate(zip(revisions, results, strict=True)):
         for revision, match in zip(wanted, result["matches"], strict=True):
-            match["evidence"] = {"samples": evidence.get((number, revision), [])}
+            match.update(facts.get(revision, {}), evidence={"samples": evidence.get((number, revision), [])})

@@ -1,10 +1,12 @@
 """`/merges/`: here rather than in the registry, because inputs may come from a retrieval."""
 
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import IsAuthenticated
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,25 +16,56 @@ from registry.api.schema import BINARY, ERROR, OBJECT
 from registry.describe import job_json, merge_json
 from registry.downloads import archive_response
 from registry.errors import Conflict, Invalid
+from registry.merge_preview import preview_merge
 from registry.merges import merged_files, request_merge
 from registry.models import Job, Merge
-from registry.queries import find_merge
-from registry.recipes import parse_recipe
+from registry.queries import Caller, find_merge
+from registry.recipe_requests import parse_recipe
 from retrieval.services import retrieve
 
 
-def resolve_inputs(user: Any, payload: Any) -> Any:
-    """The payload with `{"retrieve": {…}}` replaced by the matches and weights of that retrieval. Raises: Invalid."""
-    inputs = payload.get("inputs") if isinstance(payload, dict) else None
+def resolve_inputs(user: Caller, inputs: Any) -> Any:
+    """`{"retrieve": {…}}` as the matches and weights of that retrieval; a list as it is.
+
+    Raises: Invalid, UnknownRouter, InvalidParams, NotReady.
+    """
     if not isinstance(inputs, dict):
-        return payload
+        return inputs
     if set(inputs) != {"retrieve"}:
         raise Invalid('inputs is a list, or {"retrieve": {…}}.', detail={"inputs": "unknown form"})
     results = retrieve(user, inputs["retrieve"])["results"]
     if len(results) != 1 or results[0]["abstained"]:
         raise Invalid("The retrieval must give matches for exactly one query.", detail={"inputs": "no matches"})
-    found = [{name: match[name] for name in ("adapter", "revision", "weight")} for match in results[0]["matches"]]
-    return payload | {"inputs": found}
+    return [{name: match[name] for name in ("adapter", "revision", "weight")} for match in results[0]["matches"]]
+
+
+# These document the answer; `registry.merge_preview` writes it.
+PROBLEM = inline_serializer(
+    "MergeProblem",
+    {
+        "where": serializers.CharField(help_text="inputs[1].weight, params.density, output.name, …"),
+        "code": serializers.CharField(),
+        "message": serializers.CharField(),
+    },
+    many=True,
+)
+MERGE_PREVIEW = inline_serializer(
+    "MergePreview",
+    {
+        "mergeable": serializers.BooleanField(help_text="no problems"),
+        "problems": PROBLEM,
+        "warnings": serializers.ListField(child=serializers.JSONField(), help_text="[{code, message}]"),
+        "inputs": serializers.ListField(
+            child=serializers.JSONField(),
+            help_text="per input {adapter, revision, weight as applied, base_model, visibility, license, rank, dtype}; "
+            "null where it is refused",
+        ),
+        "norms": serializers.ListField(
+            child=serializers.FloatField(allow_null=True), help_text="‖ΔW‖ of every input, without its weight"
+        ),
+        "rank": serializers.IntegerField(allow_null=True, help_text="of the file; null where the result decides"),
+    },
+)
 
 
 class MergeList(APIView):
@@ -46,13 +79,24 @@ class MergeList(APIView):
     @extend_schema(request=OBJECT, responses={200: OBJECT, 202: OBJECT, 400: ERROR, 422: ERROR})
     def post(self, request: Request) -> Response:
         """Merge experts into one adapter."""
-        merge, job = request_merge(request.user, parse_recipe(request.user, resolve_inputs(request.user, request.data)))
+        recipe = parse_recipe(request.user, request.data, partial(resolve_inputs, request.user))
+        merge, job = request_merge(request.user, recipe)
         status = 200 if job.status == Job.Status.SUCCEEDED else 202
         return Response(
             {"merge": merge_json(merge), "job": job_json(job)},
             status=status,
             headers={"Location": f"/api/v1/jobs/{job.pk}/"},
         )
+
+
+class MergePreview(APIView):
+    # Looking at a recipe is reading: whoever may see the inputs may try them.
+    permission_classes = [AllowAny]
+
+    @extend_schema(request=OBJECT, responses={200: MERGE_PREVIEW, 503: ERROR})
+    def post(self, request: Request) -> Response:
+        """Check a recipe as `POST /merges/` does, without storing anything: what stands in its way, and where."""
+        return Response(preview_merge(request.user, request.data, partial(resolve_inputs, request.user)))
 
 
 class MergeDetail(APIView):

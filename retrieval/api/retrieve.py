@@ -38,7 +38,7 @@ RETRIEVE_REQUEST = inline_serializer(
         "base_model": serializers.CharField(required=False, help_text="name or alias; all where it is left out"),
         "filters": inline_serializer("RetrieveFilters", {name: _strings() for name in FILTERS}, required=False),
         "params": serializers.DictField(required=False, help_text="of the router; see /methods/"),
-        "explain": serializers.BooleanField(required=False, help_text="adds evidence"),
+        "explain": serializers.BooleanField(required=False, help_text="adds evidence, licence and rank"),
     },
 )
 EVIDENCE = inline_serializer(
@@ -63,6 +63,8 @@ MATCH = inline_serializer(
         "base_model": serializers.CharField(),
         "score": serializers.FloatField(help_text="higher is better"),
         "weight": serializers.FloatField(help_text="at least 0; sums to 1 over the matches"),
+        "license": serializers.CharField(required=False, allow_null=True, help_text="with explain"),
+        "rank": serializers.IntegerField(required=False, allow_null=True, help_text="with explain"),
         "evidence": EVIDENCE,
     },
     many=True,

@@ -3,7 +3,7 @@
 from django.urls import path
 
 from retrieval.api.adapters import AdapterDetail, AdapterList, AdapterSamples
-from retrieval.api.merges import MergeArchive, MergeDetail, MergeList
+from retrieval.api.merges import MergeArchive, MergeDetail, MergeList, MergePreview
 from retrieval.api.methods import Methods
 from retrieval.api.prototypes import AdapterPrototype
 from retrieval.api.retrieve import Retrieve
@@ -18,6 +18,7 @@ urlpatterns = [
     path("adapters/<str:owner>/<str:name>/prototypes/<str:kind>/", AdapterPrototype.as_view()),
     path("adapters/<str:owner>/<str:name>/similar/", AdapterSimilar.as_view()),
     path("merges/", MergeList.as_view()),
+    path("merges/preview/", MergePreview.as_view()),
     path("merges/<uuid:merge_id>/", MergeDetail.as_view()),
     path("merges/<uuid:merge_id>/archive/", MergeArchive.as_view()),
 ]

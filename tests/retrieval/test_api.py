@@ -39,7 +39,10 @@ def test_anybody_may_retrieve(client):
     assert body.keys() == {"router", "space", "index_version", "took_ms", "results"}
     [result] = body["results"]
     assert [match["adapter"] for match in result["matches"]] == ["ada/capitals", "bo/sums"]
-    assert result["matches"][0].keys() == {"adapter", "revision", "base_model", "score", "weight", "evidence"}
+    said = {"adapter", "revision", "base_model", "score", "weight"}
+    assert result["matches"][0].keys() == said | {"license", "rank", "evidence"}
+    [plain] = post(client, {"text": "Name the capital of Peru.", "k": 1}).json()["results"]
+    assert plain["matches"][0].keys() == said
 
 
 def test_a_caller_finds_its_own_private_experts(ada):

@@ -44,7 +44,7 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         files = weighted_files(recipe, stack)
-        check_inputs(recipe, files)
+        check_inputs(dict(enumerate(recipe.parents)), files)
         report = merge_files(
             recipe.method,
             recipe.params,

@@ -1,0 +1,91 @@
+"""What would come of a merge request: checked as `POST /merges/` checks it, nothing stored."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lora.mergeable import merge_warnings
+from lora.recipe import known_rank
+from registry.errors import AppError, NotMergeable
+from registry.merges import check_inputs, described_files
+from registry.models import Adapter
+from registry.queries import Caller
+from registry.recipe_requests import Flaw, Reading, Resolve, read_recipe
+from registry.recipes import Parent
+
+Problem = dict[str, Any]
+
+
+def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any]:
+    """Every problem of a request, and what is known of its result, as the JSON of `POST /merges/preview/`."""
+    reading = read_recipe(user, payload, resolve)
+    files = described_files(reading.parents)
+    if files:
+        reading.attempt("inputs", check_inputs, reading.parents, files)
+    spec = reading.output.spec if reading.output else None
+    problems: dict[tuple[str, str], Problem] = {}
+    for problem in (problem for flaw in reading.flaws for problem in _problems(flaw)):
+        # Once, though the reader and the engine both see an input that is there twice.
+        problems.setdefault((problem["where"], problem["code"]), problem)
+    return {
+        "mergeable": not problems,
+        "problems": list(problems.values()),
+        "warnings": [*merge_warnings(files), *_warnings(user, reading)],
+        "inputs": _inputs(reading),
+        "norms": [_norm(reading, index) for index in range(len(reading.weights))],
+        "rank": known_rank(spec, files) if spec and files else None,
+    }
+
+
+def _problems(flaw: Flaw) -> Iterator[Problem]:
+    """`{where, code, message}`; one for each input that stands in the way of a merge."""
+    error = flaw.error
+    if isinstance(error, NotMergeable):
+        for item in error.detail["inputs"]:
+            yield {"where": f"inputs[{item['index']}]", "code": item["code"], "message": item["message"]}
+    else:
+        message = error.message if isinstance(error, AppError) else str(error)
+        yield {"where": flaw.where, "code": error.code, "message": message}
+
+
+def _inputs(reading: Reading) -> list[dict[str, Any] | None]:
+    """Per input of the request what is known of it, with the weight that the method applies; None where refused."""
+    applied = reading.applied or [None] * len(reading.weights)
+    parents = [reading.parents.get(index) for index in range(len(applied))]
+    return [parent and _input(parent, weight) for parent, weight in zip(parents, applied, strict=True)]
+
+
+def _input(parent: Parent, weight: float | None) -> dict[str, Any]:
+    revision = parent.revision
+    facts = {name: revision.facts.get(name) for name in ("rank", "dtype")}
+    return {
+        "adapter": parent.name,
+        "revision": revision.commit,
+        "weight": weight,
+        "base_model": revision.base_model,
+        "visibility": revision.adapter.visibility,
+        "license": revision.adapter.license,
+        **facts,
+    }
+
+
+def _norm(reading: Reading, index: int) -> float | None:
+    parent = reading.parents.get(index)
+    return parent.revision.norm if parent else None
+
+
+def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
+    adapters = [parent.revision.adapter for parent in reading.parents.values()]
+    if len(licenses := sorted({adapter.license or "none stated" for adapter in adapters})) > 1:
+        message = f"The inputs have different licences: {', '.join(licenses)}. Check that they allow a merge."
+        yield {"code": "mixed_licenses", "message": message}
+    if reading.output is None:
+        return
+    private = [adapter.full_name for adapter in adapters if adapter.visibility == Adapter.Visibility.PRIVATE]
+    if private and reading.output.visibility == "public" and reading.output.name:
+        message = f"The merge will be public and holds the weights of {', '.join(private)}, which you keep private."
+        yield {"code": "private_parent", "message": message}
+    name = reading.output.name
+    if name and user.is_authenticated and Adapter.objects.filter(full_name=name, head__isnull=False).exists():
+        yield {"code": "new_revision", "message": f"{name} exists: the merge becomes its next revision."}
+    if not user.is_authenticated:
+        yield {"code": "not_authenticated", "message": "Log in to merge; a name is checked then."}

@@ -1,0 +1,152 @@
+"""`POST /merges/preview/`: what would come of a recipe, with every problem where it is, and nothing stored."""
+
+import pytest
+
+from registry.models import Adapter
+from tests.api.conftest import Api, stored
+from tests.lora.factories import MODULES
+
+
+@pytest.fixture
+def two(ada, adapter_files):
+    ada.ready("ada/one", adapter_files(seed=1), license="mit")
+    ada.ready("ada/two", adapter_files(seed=2, rank=2), license="mit")
+    return [{"adapter": "ada/one", "weight": 1}, {"adapter": "ada/two", "weight": 3}]
+
+
+def preview(who: Api, recipe: dict) -> dict:
+    before = stored()
+    answer = who.post("/merges/preview/", recipe)
+    assert answer.status_code == 200, answer.content
+    assert stored() == before
+    return answer.json()
+
+
+def places(body: dict) -> list[tuple[str, str]]:
+    return [(problem["where"], problem["code"]) for problem in body["problems"]]
+
+
+def test_a_good_recipe_is_mergeable_and_says_what_is_known(ada, two):
+    body = preview(ada, {"method": "ties", "inputs": two, "output": {"name": "ada/new"}})
+    assert body["mergeable"]
+    assert body["problems"] == body["warnings"] == []
+    # Relative weights: w·n/Σ|w|.
+    assert [item["weight"] for item in body["inputs"]] == [0.5, 1.5]
+    assert [item["rank"] for item in body["inputs"]] == [4, 2]
+    assert all(norm > 0 for norm in body["norms"])
+    assert body["rank"] == 4
+    absolute = preview(ada, {"method": "weighted_sum", "inputs": two, "output": {"rank": {"mode": "exact"}}})
+    assert [item["weight"] for item in absolute["inputs"]] == [1, 3]
+    assert absolute["rank"] is None
+
+
+def test_a_fixed_rank_is_at_most_what_the_modules_can_have(ada, two):
+    full = max(min(shape) for shape in MODULES.values())
+    recipe = {"method": "weighted_sum", "inputs": two, "output": {"rank": {"mode": "fixed", "value": 4000}}}
+    assert preview(ada, recipe)["rank"] == full
+
+
+def test_every_problem_is_told_at_once_and_where_it_is(ada, two, adapter_files):
+    ada.ready("ada/other", adapter_files(config_overrides={"base_model_name_or_path": "acme/another"}))
+    inputs: list[dict] = [{"adapter": f"ada/{name}"} for name in ("one", "one", "other", "none", "two")]
+    inputs += [{"adapter": 5}, {"adapter": "ada/two", "weight": "much"}, {"adapter": "ada/two", "revision": "v9"}]
+    recipe = {
+        "method": "ties",
+        "params": {"density": 2, "densty": 1, "scale": 1},
+        "inputs": inputs,
+        "output": {"name": "bob/theirs", "rank": {"mode": "fixed"}, "dtype": "int8", "visibility": "some"},
+    }
+    body = preview(ada, recipe)
+    assert not body["mergeable"]
+    assert places(body) == [
+        ("params.density", "invalid_params"),
+        ("params.densty", "invalid_params"),
+        ("inputs[3]", "not_found"),
+        ("inputs[5]", "invalid"),
+        ("inputs[6].weight", "invalid"),
+        ("inputs[7].revision", "not_found"),
+        ("inputs[1]", "duplicate_input"),
+        ("inputs[6]", "duplicate_input"),
+        ("inputs[2]", "other_base"),
+        ("output.name", "permission_denied"),
+        ("output.visibility", "invalid"),
+        ("output.rank", "invalid_params"),
+    ]
+    assert [item and item["adapter"] for item in body["inputs"]][:4] == ["ada/one", "ada/one", "ada/other", None]
+
+
+def test_the_first_problem_is_what_the_merge_is_refused_with(ada, two):
+    for change in (
+        {"method": "nope"},
+        {"params": {"scale": 0}},
+        {"inputs": [two[0], two[0]]},
+        {"inputs": [{"adapter": "ada/none"}]},
+        {"inputs": [two[0] | {"weight": 0}]},
+        {"output": {"name": "ada/a--b"}},
+        {"output": {"dtype": "int8"}},
+        {"inputs": {"retrieve": {"text": " "}}},
+    ):
+        recipe = {"method": "weighted_sum", "inputs": two} | change
+        refusal = ada.post("/merges/", recipe)
+        assert 400 <= refusal.status_code < 500
+        problem = preview(ada, recipe)["problems"][0]
+        inputs = refusal.json()["detail"].get("inputs")
+        code = inputs[0]["code"] if isinstance(inputs, list) else refusal.json()["code"]
+        assert problem["code"] == code
+        assert problem["message"] in refusal.json()["message"]
+
+
+def test_some_relative_weights_are_refused_and_not_guessed(ada, two):
+    recipe = {"method": "ties", "inputs": [two[0], {"adapter": "ada/two"}]}
+    assert places(preview(ada, recipe)) == [("weights", "invalid_params")]
+    assert ada.post("/merges/", recipe).status_code == 400
+
+
+def test_what_cannot_be_added_up_stands_at_its_input(ada, two, adapter_files):
+    ada.ready("ada/wide", adapter_files(modules=dict.fromkeys(MODULES, (16, 8))))
+    body = preview(
+        ada, {"method": "weighted_sum", "inputs": [{"adapter": "ada/none"}, two[0], {"adapter": "ada/wide"}]}
+    )
+    assert ("inputs[2]", "different_shapes") in places(body)
+
+
+def test_anyone_may_look_and_is_told_to_log_in(ada, bob, anyone, two, adapter_files):
+    ada.ready("ada/secret", adapter_files(seed=3), visibility="private")
+    recipe = {"method": "weighted_sum", "inputs": [*two, {"adapter": "ada/secret"}], "output": {"name": "ada/x"}}
+    for who in (anyone, bob):
+        assert ("inputs[2]", "not_found") in places(preview(who, recipe))
+    body = preview(anyone, recipe | {"inputs": two})
+    assert body["mergeable"]
+    assert [warning["code"] for warning in body["warnings"]] == ["not_authenticated"]
+
+
+def test_warnings_name_licences_private_parents_and_a_taken_name(ada, two, adapter_files):
+    ada.ready("ada/secret", adapter_files(seed=3), visibility="private", license="apache-2.0")
+    recipe = {
+        "method": "weighted_sum",
+        "inputs": [*two, {"adapter": "ada/secret"}],
+        "output": {"name": "ada/one", "visibility": "public"},
+    }
+    body = preview(ada, recipe)
+    assert body["mergeable"]
+    assert [warning["code"] for warning in body["warnings"]] == ["mixed_licenses", "private_parent", "new_revision"]
+    Adapter.objects.filter(full_name="ada/one").update(yanked_at="2026-01-01T00:00:00Z")
+    assert ("output.name", "conflict") in places(preview(ada, recipe))
+
+
+def test_the_inputs_of_a_retrieval_are_shown(ada, two):
+    found = {"retrieve": {"text": "Name the capital of Peru.", "k": 2}}
+    body = preview(ada, {"method": "weighted_sum", "inputs": found})
+    assert {item["adapter"] for item in body["inputs"]} == {"ada/one", "ada/two"}
+    assert sum(item["weight"] for item in body["inputs"]) == pytest.approx(1)
+    none = {"retrieve": {"text": "Name the capital of Peru.", "filters": {"owner": ["nobody"]}}}
+    assert places(preview(ada, {"method": "weighted_sum", "inputs": none})) == [("inputs", "invalid")]
+    assert places(preview(ada, {"method": "weighted_sum", "inputs": {"retrieve": {"k": 1}}})) == [("inputs", "invalid")]
+
+
+@pytest.mark.parametrize("body", [[], "x", None, {"inputs": []}, {"method": 5, "inputs": "x"}, {"more": 1}])
+def test_nonsense_is_a_problem_and_not_a_crash(anyone, body):
+    answer = anyone.post("/merges/preview/", body)
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 200:
+        assert not answer.json()["mergeable"]
