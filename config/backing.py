@@ -106,9 +106,13 @@ def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
 
 
 def _transport_options(scheme: str) -> dict[str, Any]:
-    """Bounds for every wait on the broker, so that a request whose broker is away is answered promptly."""
+    """Bounds for every wait on the broker, so that a request whose broker is away is answered promptly.
+
+    `max_retries` concerns sending; a worker reconnects for ever.
+    """
     if scheme in ("redis", "rediss"):
         return {
+            "max_retries": 0,
             "visibility_timeout": REDIS_VISIBILITY_S,
             "socket_connect_timeout": 2,
             "socket_timeout": 10,
@@ -116,7 +120,7 @@ def _transport_options(scheme: str) -> dict[str, Any]:
             "health_check_interval": 10,
         }
     if scheme in ("amqp", "amqps", "pyamqp"):
-        return {"connect_timeout": 2, "confirm_publish": True, "confirm_timeout": 10}
+        return {"max_retries": 0, "connect_timeout": 2, "confirm_publish": True, "confirm_timeout": 10}
     raise ValueError(
         f"CELERY_BROKER_URL starts with {scheme}://; use redis:// or amqp:// (rediss://, amqps:// for TLS)"
     )

@@ -1,12 +1,14 @@
 """The job state machine: who may change which row."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from celery import Celery
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from config.backing import broker
 from registry import jobs
 from registry.errors import Conflict
 from registry.models import Job, Revision
@@ -138,7 +140,9 @@ def test_a_message_that_waits_in_a_long_queue_is_not_doubled(job, sent):
 
 def test_a_broker_that_is_away_fails_no_request(job, monkeypatch, caplog, django_capture_on_commit_callbacks):
     monkeypatch.undo()  # send for real
-    monkeypatch.setattr(jobs, "current_app", Celery(broker="redis://127.0.0.1:1/0", set_as_current=False))
+    redis = Celery(set_as_current=False)
+    redis.conf.update(broker({"CELERY_BROKER_URL": "redis://127.0.0.1:1"}, Path()))
+    monkeypatch.setattr(jobs, "current_app", redis)
     with django_capture_on_commit_callbacks(execute=True):
         made = jobs.enqueue("ingest")
     assert "The broker took no message" in caplog.text
