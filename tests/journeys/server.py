@@ -46,21 +46,27 @@ class Site:
     def client(self, token: str | None = None) -> "Client":
         return Client(self.url + "/api/v1", token)
 
-    def start(self, *command: str) -> subprocess.Popen:
+    def start(self, *command: str, **env: str) -> subprocess.Popen:
         """Start one more process of the site, in a process group of its own."""
+        arguments = [sys.executable, *command]
         with (self.data_dir / f"process-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+                arguments, cwd=ROOT, env=self.env | env, stdout=log, stderr=log, start_new_session=True
             )
         self.processes.append(process)
         return process
 
-    def start_web(self) -> None:
-        self.start("-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi")
-        wait_for(lambda: _answers(self.url), 60, "the site to answer")
+    def start_web(self, port: int | None = None) -> str:
+        """Start a web process, on another port if given. Returns: its URL, which answers."""
+        url = f"http://127.0.0.1:{port}" if port else self.url
+        process = self.start("-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi", PORT=url.split(":")[-1])
+        wait_for(lambda: process.poll() is not None or _answers(url), 60, "the site to answer")
+        assert process.poll() is None, self.logs()
+        return url
 
-    def start_worker(self) -> subprocess.Popen:
-        return self.start("-m", "celery", "-A", "config", "worker", "--loglevel", "INFO", "--without-mingle")
+    def start_worker(self, **env: str) -> subprocess.Popen:
+        options = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
+        return self.start("-m", "celery", "-A", "config", "worker", *options, **env)
 
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.data_dir.glob("process-*.log")))

@@ -56,11 +56,11 @@ class Postgres:
                        capture_output=True, timeout=60)  # fmt: skip
 
     def start(self) -> None:
+        where = ("-D", self.data, "-h", "127.0.0.1", "-p", str(self.port), "-k", self.data)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port), "-k", self.data, *OPTIONS],
-                cwd=self.folder, user=self._user, stdout=log, stderr=log,
-            )  # fmt: skip
+                [self._bin / "postgres", *where, *OPTIONS], cwd=self.folder, user=self._user, stdout=log, stderr=log
+            )
         wait_for(self._answers, 60, f"PostgreSQL; its log is {self.folder / 'log'}")
 
     def _answers(self) -> bool:

@@ -20,11 +20,9 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        options = ("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no")
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"],
-                cwd=self.folder, stdout=log, stderr=log,
-            )  # fmt: skip
+            self.process = subprocess.Popen([REDIS_SERVER_PATH, *options], cwd=self.folder, stdout=log, stderr=log)
         wait_for(self._answers, 30, f"Redis; its log is {self.folder / 'log'}")
 
     def _answers(self) -> bool:

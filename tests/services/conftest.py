@@ -1,0 +1,59 @@
+"""One PostgreSQL, Redis and S3 for the session, and a site on all three. What cannot be started fails, never skips."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.journeys.server import Site, running_site
+from tests.services.postgres import Postgres
+from tests.services.redis_server import RedisServer
+from tests.services.seaweed import SeaweedFS, running_seaweedfs
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    with running_seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_services(postgres: Postgres, redis_server: RedisServer, seaweed: SeaweedFS):
+    """Returns: a function that makes an empty database, queue and bucket, and returns the environment naming them."""
+    queues = iter(range(16))
+
+    def make() -> dict[str, str]:
+        return {
+            "DATABASE_URL": postgres.new_database(f"loradex-{uuid.uuid4().hex[:8]}"),
+            "CELERY_BROKER_URL": redis_server.url(next(queues)),
+            **seaweed.env(seaweed.make_bucket()),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, new_services) -> Iterator[Site]:
+    """A site with one worker on real services."""
+    with running_site(tmp_path_factory.mktemp("site"), **new_services()) as running:
+        yield running
