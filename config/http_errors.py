@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template import loader
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_handler
@@ -17,7 +18,8 @@ from registry.errors import AppError
 logger = logging.getLogger(__name__)
 
 API_PREFIX = "/api/"
-INTERNAL = "Something went wrong on the server. It has been logged; try again, or ask the operator."
+INTERNAL = "Something went wrong on the server. It has been logged; try again, or tell the operator the request id {}."
+MALFORMED = "The request is malformed, or names a host that this site does not answer to (ALLOWED_HOSTS)."
 # What DRF raises, by HTTP status; anything that is not listed keeps DRF's own text under "invalid".
 CODE_BY_STATUS = {
     400: "invalid",
@@ -35,6 +37,18 @@ CODE_BY_STATUS = {
 
 def body(code: str, message: str, detail: Any = None) -> dict[str, Any]:
     return {"code": code, "message": message, "detail": detail or {}}
+
+
+def internal(request: HttpRequest) -> dict[str, Any]:
+    """The body of a 500: the id under which the log has the cause."""
+    request_id = getattr(request, "id", "")
+    return body("internal", INTERNAL.format(request_id), {"request_id": request_id})
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500: a page that asks nothing of the database, which may be what is broken."""
+    text = loader.get_template("500.html").render({"request_id": getattr(request, "id", "")})
+    return HttpResponse(text, status=500)
 
 
 def _lora_error(error: LoraError) -> tuple[int, dict[str, Any]]:
@@ -61,7 +75,7 @@ def to_response(error: Exception, context: dict[str, Any]) -> Response:
         request = context["request"]
         logger.exception("Unexpected error in %s %s", request.method, request.path, exc_info=error)
         set_rollback()
-        return Response(body("internal", INTERNAL), status=500)
+        return Response(internal(request), status=500)
     response.data = body(*_drf_text(error, response))
     return response
 
@@ -96,7 +110,9 @@ class JsonErrorsMiddleware:
 
     def _as_json(self, request: HttpRequest, status: int) -> JsonResponse:
         if status >= 500:
-            return JsonResponse(body("internal", INTERNAL), status=status)
+            return JsonResponse(internal(request), status=status)
+        if status == 400:
+            return JsonResponse(body("invalid", MALFORMED), status=status)
         message = f"{request.method} {request.path} is not part of the API."
         if status == 404 and not request.path.endswith("/"):
             message += " API paths end in a slash."

@@ -2,9 +2,14 @@
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from config import backing
+from config.logs import logging_config
+from config.proxies import parse_networks
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ
@@ -13,7 +18,8 @@ DATA_DIR = Path(ENV.get("DATA_DIR") or ROOT / "data").resolve()
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 HOST = ENV.get("HOST", "127.0.0.1")
 PORT = int(ENV.get("PORT", "8000"))
-EXTERNAL_URL = ENV.get("EXTERNAL_URL", f"http://{f'[{HOST}]' if ':' in HOST else HOST}:{PORT}").rstrip("/")
+EXTERNAL_URL = (ENV.get("EXTERNAL_URL") or f"http://{f'[{HOST}]' if ':' in HOST else HOST}:{PORT}").rstrip("/")
+HTTPS = EXTERNAL_URL.startswith("https://")
 
 
 def _secret_key() -> str:
@@ -21,18 +27,20 @@ def _secret_key() -> str:
     if ENV.get("SECRET_KEY"):
         return ENV["SECRET_KEY"]
     path = DATA_DIR / "secret_key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(50))
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
+            file.write(secrets.token_urlsafe(50))
+            file.flush()
+            # A link appears whole, and only once: processes that start together end up with one key.
+            with suppress(FileExistsError):
+                os.link(file.name, path)
     return path.read_text()
 
 
 SECRET_KEY = _secret_key()
 DEBUG = False
-ALLOWED_HOSTS = ENV.get("ALLOWED_HOSTS", "").split() or [*backing.LOOPBACK, "[::1]", HOST]
+_own_names = [*backing.LOOPBACK, "[::1]", HOST, urlsplit(EXTERNAL_URL).hostname or HOST]
+ALLOWED_HOSTS = ENV.get("ALLOWED_HOSTS", "").split() or _own_names
 CSRF_TRUSTED_ORIGINS = [EXTERNAL_URL]
 SIGNUP_OPEN = backing.signup_open(ENV)
 
@@ -45,16 +53,18 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django_prometheus",
+    "config",
     "registry",
     "retrieval",
     "workers",
 ]
 MIDDLEWARE = [
+    "config.request_log.RequestLogMiddleware",
+    "config.http_errors.JsonErrorsMiddleware",
+    "config.security_headers.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.http_errors.JsonErrorsMiddleware",
-    "config.csp.ContentSecurityPolicyMiddleware",
+    "config.addresses.AddressMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -84,11 +94,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "blobs": backing.blob_store(ENV, DATA_DIR),
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "config.static_files.HashedFiles"},
 }
 STATIC_URL = "static/"
 STATICFILES_DIRS = [ROOT / "static"]
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = Path(ENV.get("STATIC_ROOT") or DATA_DIR / "static")
 
 CELERY = {
     **backing.broker(ENV, DATA_DIR),
@@ -101,7 +111,11 @@ CELERY = {
     "worker_concurrency": 1,
     "worker_hijack_root_logger": False,
     "worker_enable_remote_control": False,
+    # A worker waits for its broker for ever, at its start and later, and finishes the job it has meanwhile.
     "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
 JOB_LEASE_S = int(ENV.get("JOB_LEASE_S", "60"))
 MAX_UPLOAD_BYTES = int(ENV.get("MAX_UPLOAD_BYTES", str(4 * 1024**3)))
@@ -123,8 +137,13 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = EXTERNAL_URL.startswith("https://")
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# All or nothing: where browsers are told https, everything else is sent there, and they remember it for a year.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$", "^metrics$"]
+# HSTS for this name only: its subdomains, and browsers' preload lists, are not ours to decide about.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+TRUSTED_PROXIES = parse_networks(ENV.get("TRUSTED_PROXIES", "127.0.0.1 ::1"))
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -154,11 +173,8 @@ SPECTACULAR_SETTINGS = {
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": ENV.get("LOG_LEVEL", "WARNING")},
-    "loggers": {name: {"level": "INFO"} for name in ("registry", "retrieval", "workers", "config")},
-}
+LOGGING = logging_config(ENV.get("LOG_LEVEL", "WARNING"))
+METRICS_PORT = int(ENV.get("METRICS_PORT") or 0)
+# Read by prometheus_client when it is first imported, which is later than this.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(DATA_DIR / "metrics"))
+Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)

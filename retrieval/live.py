@@ -80,3 +80,16 @@ def index_status() -> dict[str, object]:
         "tail": view.tail_count,
         "lag": current_seq() - view.pool.seq,
     }
+
+
+def served_status() -> dict[str, float] | None:
+    """Sizes and lag of the view as it is, without looking for a newer one; None before the first retrieval."""
+    view, looked_at = _live.view, _live.looked_at
+    if view is None:
+        return None
+    return {
+        "experts": len(view.pool),
+        "tail": view.tail_count,
+        "lag": current_seq() - view.pool.seq,
+        "age_seconds": time.monotonic() - looked_at,
+    }

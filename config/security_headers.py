@@ -1,4 +1,7 @@
-"""Content-Security-Policy on every answer: scripts and styles come from our own static files only."""
+"""What a browser may do with our answers: scripts and styles come from our own static files only, no devices.
+
+The other headers (HSTS, nosniff, referrer, opener, framing) are Django's, in `settings.py`.
+"""
 
 from collections.abc import Callable
 
@@ -19,8 +22,10 @@ POLICY = {
 # Swagger UI writes <style> elements of its own.
 API_DOCS_POLICY = POLICY | {"style-src": "'self' 'unsafe-inline'"}
 
+NO_DEVICES = ", ".join(f"{name}=()" for name in ("camera", "geolocation", "microphone", "payment", "usb"))
 
-class ContentSecurityPolicyMiddleware:
+
+class SecurityHeadersMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
@@ -28,4 +33,5 @@ class ContentSecurityPolicyMiddleware:
         response = self.get_response(request)
         policy = API_DOCS_POLICY if request.path.startswith("/api/v1/docs/") else POLICY
         response["Content-Security-Policy"] = "; ".join(f"{name} {value}" for name, value in policy.items())
+        response["Permissions-Policy"] = NO_DEVICES
         return response
