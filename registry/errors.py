@@ -61,12 +61,32 @@ class NotReady(AppError):
     code = "not_ready"
     http_status = 503
 
-    def __init__(self, message: str, *, retry_after_s: int = 5):
-        super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+    def __init__(self, message: str, *, retry_after_s: int = 5, detail: dict[str, Any] | None = None):
+        super().__init__(message, detail=detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class StoreUnavailable(NotReady):
+    """The store of files cannot be reached, is full or answers with errors; its cause is for the log. Try again."""
+
+    def __init__(
+        self, message: str = "The store of files does not answer as it should. Nothing was stored; try again soon."
+    ):
+        super().__init__(message, retry_after_s=10)
 
 
 class BlobDamaged(AppError):
-    """A stored file is missing or its bytes do not hash to its name any more."""
+    """A stored file is missing, or its bytes do not hash to its name any more.
+
+    Args:
+        cause: which, and what is wrong with it; a note in the log's traceback, not shown to callers.
+    """
 
     code = "not_ready"
     http_status = 503
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            "A stored file is missing or damaged. The operator has to restore it from a backup.",
+            headers={"Retry-After": "3600"},
+        )
+        self.add_note(cause)

@@ -16,6 +16,7 @@ from django.conf import settings
 from numpy.typing import NDArray
 
 from registry.errors import NotReady
+from retrieval.metrics import ENCODE_SECONDS, ENCODED_TEXTS
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,15 @@ class Encoder:
     """A sentence-transformers model in a local folder; nothing is ever fetched.
 
     Texts of threads that ask at the same time are encoded together.
+
+    Args:
+        model: the value of ENCODER_MODEL that names it in every process.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, model: str = "") -> None:
         self.name = name
         self.folder = folder
+        self.model = model
         self._loading = threading.Lock()
         self._batches = _Batches(self._run)
 
@@ -71,6 +76,7 @@ class Encoder:
             "dim": self._dim,
             "max_tokens": model.max_seq_length or 0,
             "normalised": True,
+            "model": self.model,
         }
 
     def encode(self, texts: list[str]) -> Rows:
@@ -179,7 +185,10 @@ class _Batches:
         while self._waiting and sum(len(order.texts) for order in orders) < BATCH_TEXTS:
             orders.append(self._waiting.popleft())
         try:
-            rows = self._run([text for order in orders for text in order.texts])
+            texts = [text for order in orders for text in order.texts]
+            with ENCODE_SECONDS.time():
+                rows = self._run(texts)
+            ENCODED_TEXTS.inc(len(texts))
         except Exception as error:
             for order in orders:
                 order.error = error
@@ -191,39 +200,26 @@ class _Batches:
 
 
 def current_encoder() -> Encoder:
-    """The encoder that ENCODER_MODEL names: a folder, or a package with a folder `model`. Raises: NotReady."""
-    return _find(settings.ENCODER_MODEL)
+    """The encoder that ENCODER_MODEL names. Raises: NotReady.
+
+    Not always the one that answers queries: see `retrieval.spaces`.
+    """
+    return find_encoder(settings.ENCODER_MODEL)
 
 
 @functools.lru_cache(maxsize=2)
-def _find(wanted: str) -> Encoder:
+def find_encoder(wanted: str) -> Encoder:
+    """The encoder in a folder, or in a package with a folder `model`; the default one for "". Raises: NotReady."""
     folder = Path(wanted)
     if wanted and folder.is_dir():
-        return Encoder(folder.resolve().name[:100], folder)
+        return Encoder(folder.resolve().name[:100], folder, str(folder.resolve()))
     package = wanted or DEFAULT_PACKAGE
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / "model").is_dir():
-            return Encoder(DEFAULT_NAME if package == DEFAULT_PACKAGE else package, Path(place) / "model")
+            return Encoder(DEFAULT_NAME if package == DEFAULT_PACKAGE else package, Path(place) / "model", wanted)
     logger.error("No encoder at ENCODER_MODEL=%r", wanted)
     raise NotReady(
         "The text encoder is not installed. The operator has to install requirements-models.txt, or set "
         "ENCODER_MODEL to the folder of a sentence-transformers model."
     )
-
-
-_warming = threading.Lock()
-
-
-def warm_up() -> None:
-    """Start loading the model in the background, once: somebody is about to ask, and loading takes seconds."""
-    if _warming.acquire(blocking=False):
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
-
-
-def _warm_up() -> None:
-    try:
-        current_encoder().encode(["warm-up"])
-    except Exception:
-        # The query that follows meets the same error and reports it.
-        logger.warning("The encoder could not be loaded ahead of a query", exc_info=True)

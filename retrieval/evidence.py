@@ -37,7 +37,8 @@ def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) ->
         # In chunks: the samples of one expert can be more than a megabyte.
         part = revisions[start : start + CHUNK]
         rows = Prototype.objects.filter(kind="samples", space_id=space, revision_id__in=part)
-        for prototype in rows.select_related("revision__adapter").prefetch_related("revision__files"):
+        rows = rows.select_related("revision__adapter").defer("revision__modules")
+        for prototype in rows.prefetch_related("revision__files"):
             texts = _shown_texts(prototype.revision)
             for number, query in asked[prototype.revision_id]:
                 evidence[number, prototype.revision_id] = _nearest(query, rows_of(prototype), texts)

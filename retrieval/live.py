@@ -6,9 +6,9 @@ import time
 
 from registry.changes import current_seq
 from retrieval import snapshots
-from retrieval.encoders import current_encoder
 from retrieval.pool import Pool
 from retrieval.search import View
+from retrieval.spaces import encoder_of, next_space, served_space_id
 
 logger = logging.getLogger(__name__)
 
@@ -28,25 +28,33 @@ _refreshing = threading.Lock()
 
 
 def current_view() -> View:
-    """The view as of the last committed change. Raises: NotReady where there is no encoder."""
-    space = current_encoder().space_id
+    """The view as of the last committed change. Raises: NotReady where there are no vectors and no encoder."""
     view = _live.view
-    if view is not None and _is_current(view, space):
+    if view is not None and _is_current(view):
         return view
     with _refreshing:
         view = _live.view
-        if view is None or not _is_current(view, space):
+        if view is None or not _is_current(view):
             # One assignment: requests that hold the old view finish with it.
-            view = _live.view = _next_view(view, space)
+            view = _live.view = _next_view(view)
         return view
 
 
-def _is_current(view: View, space: str) -> bool:
+def _is_current(view: View) -> bool:
+    # A space that is put into service is a change, too.
     recent = time.monotonic() - _live.looked_at < SNAPSHOT_POLL_S
-    return recent and view.pool.space == space and view.pool.seq == current_seq()
+    return recent and view.pool.seq == current_seq()
 
 
-def _next_view(view: View | None, space: str) -> View:
+def _next_view(view: View | None) -> View:
+    while True:
+        space = served_space_id()
+        found = _view_in(space, view)
+        if served_space_id() == space:
+            return found
+
+
+def _view_in(space: str, view: View | None) -> View:
     same_space = view if view is not None and view.pool.space == space else None
     pool = (same_space.pool if same_space else Pool(space)).refreshed()
     index = same_space.index if same_space else None
@@ -70,8 +78,13 @@ def forget() -> None:
 
 
 def index_status() -> dict[str, object]:
-    """`{ok, space, snapshot, tail, lag}`: lag counts changes that the served view has not seen."""
+    """`{ok, space, snapshot, tail, lag, next}`: lag counts changes that the served view has not seen; next, the space
+    that is being computed to replace this one and how far it is, or None.
+
+    Raises: NotReady: queries cannot be embedded in the space.
+    """
     view = current_view()
+    encoder_of(view.pool.space)
     return {
         "ok": True,
         "space": view.pool.space,
@@ -79,6 +92,7 @@ def index_status() -> dict[str, object]:
         "experts": len(view.pool),
         "tail": view.tail_count,
         "lag": current_seq() - view.pool.seq,
+        "next": next_space(),
     }
 
 

@@ -19,6 +19,8 @@ class Space(models.Model):
     dim = models.PositiveIntegerField()
     max_tokens = models.PositiveIntegerField()
     normalised = models.BooleanField(default=True)
+    # What ENCODER_MODEL says where this is its space: how the encoder is found again once another is configured.
+    model = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -29,6 +31,22 @@ class Space(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class ServedSpace(models.Model):
+    """One row: the space that answers queries, and the encoder that is to."""
+
+    # Null until there are vectors.
+    space = models.ForeignKey(Space, null=True, on_delete=models.PROTECT, related_name="+")
+    # ENCODER_MODEL of the worker that started last, and the id of its space, which may have no row yet.
+    wanted_model = models.TextField(blank=True)
+    wanted = models.CharField(max_length=120)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_space_is_served")]
+
+    def __str__(self) -> str:
+        return f"{self.space_id}, wanted {self.wanted}"
 
 
 class Prototype(models.Model):

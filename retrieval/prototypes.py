@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from django.db import transaction
+from django.db.models import Case, When
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -13,31 +14,27 @@ from lora.prototypes.samples import samples
 from registry.errors import NotFound
 from registry.models import Revision
 from registry.storage import put_bytes, read_blob
-from retrieval.encoders import current_encoder
 from retrieval.models import Prototype, Space
+from retrieval.spaces import encoders_in_use, served_space_id, space_of
 
 TEXT_KINDS = {"centroid": centroid, "samples": samples}
 
 
 def store_text(revision: Revision, texts: list[str]) -> None:
-    """Embed sample inputs in the current space and store their rows and centroid. A second run changes nothing.
+    """Embed sample inputs in the space in service, and in the one that is to replace it, and store rows and centroid.
 
-    Raises: NotReady: the encoder is not usable. LoraError: the rows cancel out.
+    A second run changes nothing. Raises: NotReady: no encoder is usable. LoraError: the rows cancel out.
     """
-    encoder = current_encoder()
-    if revision.prototypes.filter(space_id=encoder.space_id).count() == len(TEXT_KINDS):
-        return
-    rows = encoder.encode(texts)
-    space = _current_space()
-    found = [_text_prototype(revision, kind, space, np.atleast_2d(build(rows))) for kind, build in TEXT_KINDS.items()]
-    with transaction.atomic():
-        Prototype.objects.bulk_create(found, ignore_conflicts=True)
+    for encoder in encoders_in_use():
+        if revision.prototypes.filter(space_id=encoder.space_id).count() < len(TEXT_KINDS):
+            found = text_prototypes(revision, space_of(encoder), encoder.encode(texts))
+            with transaction.atomic():
+                Prototype.objects.bulk_create(found, ignore_conflicts=True)
 
 
-def _current_space() -> Space:
-    encoder = current_encoder()
-    found = Space.objects.filter(pk=encoder.space_id).first()
-    return found or Space.objects.get_or_create(pk=encoder.space_id, defaults=encoder.describe())[0]
+def text_prototypes(revision: Revision, space: Space, rows: NDArray[np.float32]) -> list[Prototype]:
+    """The prototypes, not stored yet, that rows (n, dim) of a space make. Raises: LoraError: the rows cancel out."""
+    return [_text_prototype(revision, kind, space, np.atleast_2d(build(rows))) for kind, build in TEXT_KINDS.items()]
 
 
 def _text_prototype(revision: Revision, kind: str, space: Space, rows: NDArray[np.float32]) -> Prototype:
@@ -74,9 +71,14 @@ def rows_of(prototype: Prototype) -> NDArray[np.float32]:
 
 
 def find_prototype(revision: Revision, kind: str) -> Prototype:
-    """The prototype of a kind, of a text kind in the current space. Raises: NotFound."""
-    space = current_encoder().space_id if kind in TEXT_KINDS else None
-    found = revision.prototypes.select_related("blob").filter(kind=kind, space_id=space).first()
+    """The prototype of a kind, of a text kind in the space in service or else in the newest one. Raises: NotFound.
+
+    An old revision is not embedded anew when the encoder changes.
+    """
+    found = revision.prototypes.select_related("blob").filter(kind=kind)
+    if kind in TEXT_KINDS:
+        found = found.order_by(Case(When(space_id=served_space_id(), then=0), default=1), "-pk")
+    found = found.first()
     if found is None:
         raise NotFound(f"This revision has no prototype {kind[:40]!r}.")
     return found

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from lora.routers import Router
 from registry.queries import Caller
-from retrieval.encoders import Rows, current_encoder
+from retrieval.encoders import Encoder, Rows
 from retrieval.evidence import describe, find_evidence
 from retrieval.live import current_view, index_status
+from retrieval.metrics import SEARCH_SECONDS
 from retrieval.request import parse_request
 from retrieval.search import View
+from retrieval.spaces import encoder_of
 
 __all__ = ["index_status", "retrieve"]
 
@@ -29,9 +31,10 @@ def retrieve(user: Caller, payload: Any) -> dict[str, Any]:
     request = parse_request(payload)
     router = request.method.run(request.params)
     started = time.perf_counter()
-    queries = _encode(request.queries, router)
-    encoded = time.perf_counter()
+    # The view first: it says in which space the queries are to be, also while another one is put into service.
     view = current_view()
+    queries = _encode(encoder_of(view.pool.space), request.queries, router)
+    encoded = time.perf_counter()
     selection = view.select(user.pk, request.filters)
     found = [_kept(router, *view.search(query, request.k, selection)) for query in queries]
     reason = "below_threshold" if selection.count else "no_experts"
@@ -39,6 +42,7 @@ def retrieve(user: Caller, payload: Any) -> dict[str, Any]:
     if request.explain:
         _explain(view, queries, found, results)
     searched = time.perf_counter()
+    SEARCH_SECONDS.observe(searched - encoded)
     return {
         "router": request.method.name,
         "space": view.pool.space,
@@ -51,9 +55,9 @@ def retrieve(user: Caller, payload: Any) -> dict[str, Any]:
     }
 
 
-def _encode(queries: list[list[str]], router: Router) -> list[Rows]:
+def _encode(encoder: Encoder, queries: list[list[str]], router: Router) -> list[Rows]:
     """One unit vector (dim,) per query."""
-    rows = current_encoder().encode([text for texts in queries for text in texts])
+    rows = encoder.encode([text for texts in queries for text in texts])
     ends = np.cumsum([len(texts) for texts in queries])
     return [router.query(part) for part in np.split(rows, ends[:-1])]
 

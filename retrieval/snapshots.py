@@ -15,9 +15,9 @@ from django.db import transaction
 from registry.changes import current_seq
 from registry.models import Adapter
 from registry.storage import sha256_of
-from retrieval.encoders import current_encoder
 from retrieval.index import FlatIndex
 from retrieval.models import IndexSnapshot, Prototype
+from retrieval.spaces import served_space_id
 
 logger = logging.getLogger(__name__)
 
@@ -65,18 +65,21 @@ def _load(snapshot: IndexSnapshot) -> FlatIndex:
     return index
 
 
-def is_due() -> bool:
-    """Whether so much has changed since the newest snapshot that a new one pays."""
-    seq, count = _snapshots(current_encoder().space_id).values_list("change_seq", "count").first() or (-1, 0)
+def is_due(space: str | None = None) -> bool:
+    """Whether so much has changed since the newest snapshot of a space (of the one in service) that a new one pays."""
+    seq, count = _snapshots(space or served_space_id()).values_list("change_seq", "count").first() or (-1, 0)
     changed = Adapter.objects.filter(change_seq__gt=seq, head__isnull=False, yanked_at=None)
     return changed.count() > max(MIN_TAIL, TAIL_SHARE * count)
 
 
-def build_if_due() -> IndexSnapshot | None:
-    """Publish a snapshot of all centroids that can be found, if one is due. Returns: it, or None."""
-    if not is_due():
+def build_if_due(space: str | None = None) -> IndexSnapshot | None:
+    """Publish a snapshot of all centroids that can be found in a space (in the one in service), if one is due.
+
+    Returns: it, or None.
+    """
+    space = space or served_space_id()
+    if not is_due(space):
         return None
-    space = current_encoder().space_id
     # Read first: what changes meanwhile counts as not covered.
     seq = current_seq()
     rows = Prototype.objects.filter(

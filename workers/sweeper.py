@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # A deploy waits this long for the running job before the job goes back to the queue.
 GRACE_S = 4
+
+_encoder_watch = Watch()
 FORGET_AFTER = timedelta(days=1)
 
 
@@ -47,6 +49,7 @@ def beat() -> None:
         WorkerHeartbeat.objects.update_or_create(name=worker_name(), defaults={"seen_at": Now()})
         WorkerHeartbeat.objects.filter(seen_at__lt=Now() - FORGET_AFTER).delete()
         sweep()
+        _encoder_watch.look()
     except DATABASE_AWAY as error:
         logger.warning("Sweep failed, trying again: %s", error)
         connection.close()

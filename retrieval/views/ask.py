@@ -1,31 +1,31 @@
-"""The pages that ask for experts and for merges; both call the REST API from the browser."""
+"""The pages that ask for experts and for merges; both call the REST API from the browser, which reads the address."""
 
-import re
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from registry.queries import visible_adapters
-from retrieval.encoders import warm_up
+from registry.queries import Caller, visible_adapters
+from registry.search import Search, count_facets
+from retrieval.request import DEFAULT_ROUTER
+from retrieval.spaces import warm_up
 
-DEFAULT_ROUTER = "lora_retriever"
 DEFAULT_METHOD = "weighted_sum"
-GIVEN_INPUT = re.compile(r"(?P<adapter>[^:]{1,300})(:(?P<weight>-?[0-9.eE+-]{1,30}))?")
-MAX_GIVEN = 100
+READY = Search("", {"state": ("ready",)}, "-downloads")
+SUGGESTED_BASES = 3
 
 
 @require_safe
 def retrieve(request: HttpRequest) -> HttpResponse:
     warm_up()
-    ready = visible_adapters(request.user).filter(head__isnull=False)
-    bases = ready.exclude(base_model="").order_by("base_model").values_list("base_model", flat=True).distinct()
+    count, facets = count_facets(request.user, READY)
     context = {
         "section": "retrieve",
-        "text": request.GET.get("text", ""),
-        "base_model": request.GET.get("base_model", ""),
-        "bases": bases,
+        "experts": count,
+        "bases": sorted(name for name, _ in facets["base_model"]),
+        "tags": [name for name, _ in facets["tag"]],
+        "licenses": [name for name, _ in facets["license"]],
         "default_router": DEFAULT_ROUTER,
     }
     return render(request, "retrieval/retrieve.html", context)
@@ -33,17 +33,22 @@ def retrieve(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def merge(request: HttpRequest) -> HttpResponse:
-    """The merge form, filled from `?input=owner/name[@revision][:weight]`, repeated."""
     owners = request.user.namespaces.order_by("name") if request.user.is_authenticated else []
     context = {
         "section": "merge",
-        "inputs": _given_inputs(request.GET.getlist("input")[:MAX_GIVEN]),
         "default_method": DEFAULT_METHOD,
         "owners": [namespace.name for namespace in owners],
+        "suggestions": _suggestions(request.user),
     }
     return render(request, "retrieval/merge.html", context)
 
 
-def _given_inputs(values: list[str]) -> list[dict[str, Any]]:
-    matches = [GIVEN_INPUT.fullmatch(value) for value in values]
-    return [{"adapter": match["adapter"], "weight": match["weight"] or ""} for match in matches if match]
+def _suggestions(user: Caller) -> list[dict[str, Any]]:
+    """For the base models with the most experts, two of them to begin with."""
+    _, facets = count_facets(user, READY)
+    bases = [name for name, count in facets["base_model"] if count > 1][:SUGGESTED_BASES]
+    ready = visible_adapters(user).filter(state="ready").order_by("-downloads", "pk")
+    return [
+        {"base_model": base, "adapters": list(ready.filter(base_model=base).values_list("full_name", flat=True)[:2])}
+        for base in bases
+    ]

@@ -70,7 +70,9 @@ def adapters(request: HttpRequest) -> HttpResponse:
         return render(request, "adapters/list.html", context)
     # The address without the empty fields of the form, and without the page that they were asked for on.
     address = reverse("adapters") + (f"?{query.urlencode()}" if query else "")
-    return render(request, "adapters/list_parts.html", context, headers={"HX-Push-Url": address})
+    answer = render(request, "adapters/list_parts.html", context)
+    answer.headers["HX-Push-Url"] = address
+    return answer
 
 
 def _query(search: Search) -> QueryDict:

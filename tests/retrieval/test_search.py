@@ -132,8 +132,8 @@ def test_only_what_changed_is_read_again(experts, django_assert_max_num_queries,
     current_view()
     monkeypatch.setattr(search, "_from_database", lambda ids: pytest.fail(f"{ids} were read again"))
     publish(experts[0][0], tags=["new"])
-    # The position, the changed adapters, the newest snapshot.
-    with django_assert_max_num_queries(5):
+    # The position, the space in service before and after, the changed adapters, the newest snapshot.
+    with django_assert_max_num_queries(7):
         assert "new" in current_view().pool.codes
     with django_assert_max_num_queries(1):
         current_view()
