@@ -3,14 +3,14 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, StreamingHttpResponse
 
 from registry.models import Adapter, Blob
-from registry.storage import open_blob
+from registry.storage import blob_url, check_blob, open_blob, verified
 
 CHUNK_BYTES = 256 * 1024
 # Zip entries carry a date; a fixed one makes the archive of a revision the same bytes every time.
@@ -22,10 +22,17 @@ def count_download(adapter: Adapter) -> None:
 
 
 def file_response(request: HttpRequest, path: str, blob: Blob) -> HttpResponse:
-    """The blob, or the part of it that a Range header asks for: 200, 206, 304 or 416."""
+    """The blob, or the part of it that a Range header asks for: 200, 206, 304 or 416; 302 to where the store serves it.
+
+    HEAD is answered here in any case: the address in a 302 is signed for GET. Raises: BlobDamaged, StoreUnavailable.
+    """
     etag = f'"{blob.sha256}"'
     if etag in request.headers.get("If-None-Match", ""):
         return HttpResponseNotModified(headers={"ETag": etag})
+    check_blob(blob)
+    if request.method == "GET" and (url := blob_url(blob, path)):
+        # Not to be kept: the address expires.
+        return HttpResponse(status=302, headers={"Location": url, "ETag": etag, "Cache-Control": "no-store"})
     size = blob.size_bytes
     wanted = request.headers.get("Range", "") if request.headers.get("If-Range", etag) == etag else ""
     span = _parse_range(wanted, size)
@@ -38,11 +45,17 @@ def file_response(request: HttpRequest, path: str, blob: Blob) -> HttpResponse:
     if partial:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamingHttpResponse(
-        _Span(open_blob(blob), start, end) if request.method != "HEAD" else (),
+        _body(request, blob, start, end, partial=partial),
         status=206 if partial else 200,
         content_type="application/octet-stream",
         headers=headers,
     )
+
+
+def _body(request: HttpRequest, blob: Blob, start: int, end: int, *, partial: bool) -> Iterable[bytes]:
+    if request.method == "HEAD":
+        return ()
+    return _Span(open_blob(blob), start, end) if partial else _Whole(verified(blob))
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
@@ -58,6 +71,26 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     return (start, end) if start < end else None
 
 
+class _Whole:
+    """A verified stream in chunks. Django closes it with the response, read or not.
+
+    It stays one chunk behind, so that of damaged content the end is never sent and the client sees it break off.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunk = self._stream.read(CHUNK_BYTES)
+        while chunk:
+            following = self._stream.read(CHUNK_BYTES)
+            yield chunk
+            chunk = following
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class _Span:
     """The bytes [start, end) of a stream, in chunks. Django closes it with the response, read or not."""
 
@@ -67,17 +100,21 @@ class _Span:
         self._left = end - start
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._stream:
-            while self._left > 0 and (chunk := self._stream.read(min(CHUNK_BYTES, self._left))):
-                self._left -= len(chunk)
-                yield chunk
+        while self._left > 0 and (chunk := self._stream.read(min(CHUNK_BYTES, self._left))):
+            self._left -= len(chunk)
+            yield chunk
 
     def close(self) -> None:
         self._stream.close()
 
 
 def archive_response(filename: str, files: dict[str, Blob]) -> StreamingHttpResponse:
-    """A zip with the files at its root, made while it is sent."""
+    """A zip with the files at its root, made while it is sent; content that turns out damaged breaks it off.
+
+    Raises: BlobDamaged, StoreUnavailable: one of the files cannot be had, as far as the store knows.
+    """
+    for blob in files.values():
+        check_blob(blob)
     return StreamingHttpResponse(
         _zip(files),
         content_type="application/zip",
@@ -110,7 +147,7 @@ def _zip(files: dict[str, Blob]) -> Iterator[bytes]:
         for path, blob in sorted(files.items()):
             entry = zipfile.ZipInfo(path, ZIP_DATE)
             entry.external_attr = 0o644 << 16
-            with open_blob(blob) as source, archive.open(entry, "w", force_zip64=blob.size_bytes >= 2**31) as target:
+            with verified(blob) as source, archive.open(entry, "w", force_zip64=blob.size_bytes >= 2**31) as target:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield outbox.take()

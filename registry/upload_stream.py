@@ -1,7 +1,9 @@
 """Uploads go from the socket to a file on disk, hashed on the way: the web process never holds one in memory."""
 
+import contextlib
 import hashlib
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 
-from registry.errors import TooLarge
+from registry.errors import StoreUnavailable, TooLarge
+from registry.metrics import UPLOAD_BYTES
+from registry.storage import local_disk
 
 
 def too_large() -> TooLarge:
@@ -50,9 +54,12 @@ class SpoolingUploadHandler(FileUploadHandler):
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
-        settings.UPLOAD_DIR.mkdir(parents=True, exist_ok=True)
-        self.spool = tempfile.NamedTemporaryFile(dir=settings.UPLOAD_DIR, delete=False)  # noqa: SIM115 - outlives the call
+        with local_disk():
+            settings.UPLOAD_DIR.mkdir(parents=True, exist_ok=True)
+            self.spool = tempfile.NamedTemporaryFile(dir=settings.UPLOAD_DIR, delete=False)  # noqa: SIM115 - outlives the call
         self.digest = hashlib.sha256()
+        # Nobody tells a handler that the client hung up, or that a later part was refused.
+        self.discard = weakref.finalize(self, _discard, self.spool)
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self.received_bytes += len(raw_data)
@@ -61,19 +68,28 @@ class SpoolingUploadHandler(FileUploadHandler):
             if self.received_bytes > 2 * settings.MAX_UPLOAD_BYTES + 64 * 1024**2:
                 raise StopUpload(connection_reset=True)
             return
-        self.spool.write(raw_data)
+        try:
+            with local_disk():
+                self.spool.write(raw_data)
+        except StoreUnavailable:
+            self.discard()
+            raise
         self.digest.update(raw_data)
 
     def file_complete(self, file_size: int) -> SpooledFile:
-        self.spool.close()
-        path, self.spool = Path(self.spool.name), None
-        return SpooledFile(path, self.digest.hexdigest(), self.file_name, self.content_type, file_size)
+        with local_disk():
+            self.spool.close()
+        self.discard.detach()
+        UPLOAD_BYTES.inc(file_size)
+        return SpooledFile(Path(self.spool.name), self.digest.hexdigest(), self.file_name, self.content_type, file_size)
 
     def upload_complete(self) -> None:
         if self.too_large:
             raise too_large()
 
-    def upload_interrupted(self) -> None:
-        if self.spool is not None:
-            self.spool.close()
-            Path(self.spool.name).unlink(missing_ok=True)
+
+def _discard(spool: Any) -> None:
+    """Remove an unfinished part."""
+    with contextlib.suppress(OSError):
+        spool.close()
+    Path(spool.name).unlink(missing_ok=True)

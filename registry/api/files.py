@@ -17,6 +17,9 @@ from registry.intake import WEIGHTS
 from registry.models import Revision
 from registry.queries import find_adapter, find_revision, is_owner
 
+# 302: the store serves it, at an address that works for some minutes.
+FILE = {(200, "application/octet-stream"): BINARY, 302: None}
+
 
 def _revision_json(revision: Revision) -> dict[str, Any]:
     return {
@@ -46,14 +49,14 @@ class RevisionList(APIView):
 
 
 class FileDetail(APIView):
-    @extend_schema(operation_id="adapter_file", parameters=[REF], responses={(200, "application/octet-stream"): BINARY})
+    @extend_schema(operation_id="adapter_file", parameters=[REF], responses=FILE)
     def get(self, request: Request, owner: str, name: str, path: str) -> HttpResponseBase:
         revision = revision_in(request, owner, name)
         blob = readable_files(request.user, revision).get(path)
         if blob is None:
             raise NotFound(f"The revision has no file {path!r} that you may read.")
         response = file_response(request, path, blob)
-        whole = response.status_code == 200 and request.method == "GET"
+        whole = response.status_code in (200, 302) and request.method == "GET" and "Range" not in request.headers
         if path == WEIGHTS and whole:
             count_download(revision.adapter)
         return response

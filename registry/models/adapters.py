@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 HEX_40 = r"^[0-9a-f]{40}$"
 HEX_64 = r"^[0-9a-f]{64}$"
@@ -33,6 +34,8 @@ class Blob(models.Model):
     sha256 = models.CharField(max_length=64, primary_key=True)
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
+    # When somebody last set about storing it. What nothing refers to long after that is an orphan.
+    touched_at = models.DateTimeField(db_default=Now(), db_index=True)
 
     class Meta:
         constraints = [

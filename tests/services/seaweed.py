@@ -17,6 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from config import backing
 from tests.journeys.server import free_port, wait_for
 
 PORTS = ("master", "volume", "filer", "s3")
@@ -128,8 +129,10 @@ def _usable(server: SeaweedFS) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
-def seaweed() -> Iterator[SeaweedFS]:
-    """One server for the whole run; every test makes a bucket of its own."""
-    with running_seaweedfs() as server:
-        yield server
+def use_store(settings: Any, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], **options: Any) -> None:
+    """Let this process keep its blobs where `env` says, for the rest of the test; `options` are S3Store's."""
+    for name, value in env.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    store = backing.blob_store(env, settings.DATA_DIR)
+    settings.STORAGES = settings.STORAGES | {"blobs": store | {"OPTIONS": store["OPTIONS"] | options}}
