@@ -1,4 +1,4 @@
-// On every page: Copy buttons.
+// On every page: Copy buttons, and the choice of colours.
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
@@ -14,4 +14,19 @@ document.addEventListener("click", async (event) => {
     button.textContent = "Press Ctrl+C";
   }
   setTimeout(() => (button.textContent = before), 2000);
+});
+
+const theme = document.getElementById("theme");
+const choice = theme.querySelector("select");
+choice.value = document.documentElement.dataset.theme || "";
+theme.hidden = false;
+choice.addEventListener("change", () => {
+  document.documentElement.dataset.theme = choice.value;
+  // Charts are drawn in plain colours and have to be drawn again.
+  document.dispatchEvent(new Event("themechange"));
+  try {
+    localStorage.setItem("theme", choice.value);
+  } catch {
+    // No storage: the choice lasts as long as the page.
+  }
 });
