@@ -1,5 +1,6 @@
 """Runs one job: claim it, keep its lease while the handler works, map errors to how it ends."""
 
+import contextvars
 import errno
 import importlib
 import logging
@@ -14,7 +15,8 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, connection
+from structlog.contextvars import bound_contextvars
 
 from lora.errors import InvalidAdapter, LoraError
 from registry import jobs
@@ -71,12 +73,13 @@ def run(job_id: str) -> None:
 
     Does nothing for a job that another worker has, or of a kind that only newer code knows.
     """
-    close_old_connections()
     job = jobs.claim(job_id, worker_name(), KINDS)
     if job is None:
         return
+    # In every line that is logged meanwhile. What this job enqueues belongs to the same request.
+    whose = {"job_id": str(job.pk), "kind": job.kind, "attempt": job.attempts, "request_id": job.request_id}
     try:
-        with _lease_kept(job):
+        with bound_contextvars(**whose), _lease_kept(job):
             if end := _handle(job):
                 _until_stored(end)
     except jobs.LeaseLost:
@@ -121,13 +124,12 @@ def _until_stored(end: Callable[[], None]) -> None:
     """End a job or put it back, waiting for a database that is away; the sweeper does it once the lease has expired."""
     give_up_at = time.monotonic() + settings.JOB_LEASE_S
     while True:
-        # The connection that a failed handler leaves may be broken.
-        connection.close()
         try:
             return end()
         except DATABASE_AWAY:
             if time.monotonic() > give_up_at:
                 raise
+            connection.close()
             time.sleep(0.5)
 
 
@@ -147,7 +149,7 @@ def _lease_kept(job: Job) -> Iterator[None]:
                 connection.close()
         connection.close()
 
-    thread = threading.Thread(target=renew, name=f"lease-{job.pk}", daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(renew,), name=f"lease-{job.pk}", daemon=True)
     thread.start()
     try:
         yield

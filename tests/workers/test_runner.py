@@ -1,8 +1,7 @@
 """How a job ends when its handler does not succeed."""
 
 import errno
-import threading
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from django.db import InterfaceError, OperationalError
@@ -13,15 +12,6 @@ from registry.models import Job
 from workers import runner
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _no_threads(monkeypatch):
-    """The lease's thread would not see the rows of a test's transaction; closing would end the transaction."""
-    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
-    monkeypatch.setattr(threading.Thread, "join", lambda self: None)
-    monkeypatch.setattr(runner, "close_old_connections", lambda: None)
-    monkeypatch.setattr(runner, "connection", SimpleNamespace(close=lambda: None))
 
 
 @pytest.fixture
@@ -91,5 +81,7 @@ def test_the_end_of_a_job_waits_for_the_database(failing, monkeypatch):
 
     monkeypatch.setattr(jobs, "fail", fail)
     monkeypatch.setattr(runner.time, "sleep", lambda _: None)
+    # It would end the test's transaction.
+    monkeypatch.setattr(runner, "connection", Mock())
     assert failing(Conflict("It was yanked.")).status == "failed"
     assert len(calls) == 3
