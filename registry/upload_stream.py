@@ -51,6 +51,7 @@ class SpoolingUploadHandler(FileUploadHandler):
         self.received_bytes = 0
         self.too_large = False
         self.spool: Any = None
+        self.discard: Any = None
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
@@ -58,7 +59,7 @@ class SpoolingUploadHandler(FileUploadHandler):
             settings.UPLOAD_DIR.mkdir(parents=True, exist_ok=True)
             self.spool = tempfile.NamedTemporaryFile(dir=settings.UPLOAD_DIR, delete=False)  # noqa: SIM115 - outlives the call
         self.digest = hashlib.sha256()
-        # Nobody tells a handler that the client hung up, or that a later part was refused.
+        # Django has no call for a handler whose request failed in another part.
         self.discard = weakref.finalize(self, _discard, self.spool)
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
@@ -84,6 +85,9 @@ class SpoolingUploadHandler(FileUploadHandler):
         return SpooledFile(Path(self.spool.name), self.digest.hexdigest(), self.file_name, self.content_type, file_size)
 
     def upload_complete(self) -> None:
+        if self.discard is not None:
+            # Does nothing unless the client hung up inside the last part.
+            self.discard()
         if self.too_large:
             raise too_large()
 
