@@ -22,10 +22,13 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
+from django.utils import timezone
+from structlog.contextvars import get_contextvars
 
 from registry.changes import next_seq
 from registry.errors import Conflict
 from registry.listing import index_adapters
+from registry.metrics import JOB_SECONDS, JOBS_FINISHED
 from registry.models import Job, JobLog, Revision
 
 logger = logging.getLogger(__name__)
@@ -47,7 +50,14 @@ class LeaseLost(Exception):
 
 def enqueue(kind: str, *, owner: Any = None, revision: Any = None, merge: Any = None, payload: Any = None) -> Job:
     """A queued job; its message is sent when the surrounding transaction commits."""
-    job = Job.objects.create(kind=kind, owner=owner, revision=revision, merge=merge, payload=payload or {})
+    job = Job.objects.create(
+        kind=kind,
+        owner=owner,
+        revision=revision,
+        merge=merge,
+        payload=payload or {},
+        request_id=get_contextvars().get("request_id", ""),
+    )
     # Robust: the job is stored, so that nothing which goes wrong from here on may fail the request.
     transaction.on_commit(lambda: notify([job.pk]), robust=True)
     return job
@@ -111,6 +121,13 @@ def finishing(job: Job, result: dict[str, Any]) -> Iterator[None]:
         ):
             raise LeaseLost
         yield
+    _count(job, Job.Status.SUCCEEDED)
+
+
+def _count(job: Job, outcome: Job.Status) -> None:
+    JOBS_FINISHED.labels(job.kind, str(outcome)).inc()
+    if job.started_at:
+        JOB_SECONDS.labels(job.kind).observe((timezone.now() - job.started_at).total_seconds())
 
 
 def fail(job: Job, code: str, message: str, detail: dict[str, Any] | None = None) -> None:
@@ -126,6 +143,8 @@ def _fail(rows: Any, job: Job, code: str, message: str, detail: dict[str, Any] |
         ended = rows.update(status=Job.Status.FAILED, error=error, finished_at=Now(), lease_until=None)
         if ended:
             _reject(job, code, message, (detail or {}).get("problems"))
+    if ended:
+        _count(job, Job.Status.FAILED)
     return bool(ended)
 
 
@@ -178,6 +197,7 @@ def cancel(job: Job) -> None:
         if not open_jobs.update(status=Job.Status.CANCELLED, finished_at=Now(), lease_until=None):
             raise Conflict("The job has already finished; there is nothing to cancel.")
         _reject(job, "cancelled", "Its job was cancelled. Upload it again to have it checked.")
+    _count(job, Job.Status.CANCELLED)
 
 
 def sweep() -> None:
