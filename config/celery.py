@@ -1,10 +1,12 @@
 """The Celery application: `celery -A config worker` runs the jobs."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 from django.conf import settings
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -26,3 +28,9 @@ app = Celery("loradex")
 # A promise: this module is imported while the settings are still being read.
 app.add_defaults(_options)
 app.autodiscover_tasks(["workers"])
+
+
+@setup_logging.connect
+def keep_logging(**_: Any) -> None:
+    """Django has set logging up; with a receiver here, Celery does not set it up again."""
+    logging.captureWarnings(True)

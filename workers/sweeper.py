@@ -16,15 +16,18 @@ from django.db.models.functions import Now
 
 from registry.jobs import release_worker, sweep
 from registry.models import WorkerHeartbeat
+from retrieval.reembedding import Watch
+from workers import monitor
 from workers.runner import DATABASE_AWAY, name_worker, worker_name
 
 logger = logging.getLogger(__name__)
 
 # A deploy waits this long for the running job before the job goes back to the queue.
 GRACE_S = 4
+FORGET_AFTER = timedelta(days=1)
 
 _encoder_watch = Watch()
-FORGET_AFTER = timedelta(days=1)
+_last_round = time.monotonic()
 
 
 @worker_init.connect
@@ -35,11 +38,14 @@ def before_fork(**_: Any) -> None:
 @worker_ready.connect
 def start_sweeper(**_: Any) -> None:
     threading.Thread(target=_sweep_for_ever, name="sweeper", daemon=True).start()
+    monitor.serve(lambda: time.monotonic() - _last_round)
 
 
 def _sweep_for_ever() -> None:
+    global _last_round  # noqa: PLW0603 - there is one sweeper per process
     while True:
         beat()
+        _last_round = time.monotonic()
         time.sleep(min(5, settings.JOB_LEASE_S / 4))
 
 

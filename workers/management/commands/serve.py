@@ -20,7 +20,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _clear_leftovers()
-        call_command("migrate", verbosity=0)
+        call_command("prepare_database", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         web = ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]
         worker = ["celery", "--quiet", "-A", "config", "worker", "--loglevel", "WARNING", "--without-mingle"]
@@ -31,6 +31,7 @@ class Command(BaseCommand):
         try:
             while all(process.poll() is None for process in processes):
                 time.sleep(0.2)
+            # Starting it again is for whoever started us: systemd, an orchestrator, a person who reads why.
             raise SystemExit("The site or the worker ended by itself; its last lines above say why.")
         except KeyboardInterrupt:
             pass
@@ -41,6 +42,9 @@ class Command(BaseCommand):
         # A session each, so that Ctrl-C reaches this process alone, which then stops them in order.
         # Threads of torch that wait by spinning would take the cores from the other process.
         env = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+        if "celery" in command:
+            # Both count into the same folder, so that the site answers for both.
+            env.pop("METRICS_PORT", None)
         return subprocess.Popen([sys.executable, "-m", *command], cwd=settings.ROOT, env=env, start_new_session=True)
 
 
