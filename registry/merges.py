@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import yaml
 from django.contrib.auth.models import AbstractBaseUser
@@ -151,28 +151,32 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
     return merge.revision
 
 
+def _tellable_inputs(recipe: Recipe) -> list[dict[str, Any]]:
+    """The recipe's inputs as every reader of the output may know them: what is public names nothing private."""
+    inputs = []
+    for parent, stated in zip(recipe.parents, recipe.as_json()["inputs"], strict=True):
+        hidden = recipe.output.visibility == "public" and parent.revision.adapter.visibility == "private"
+        inputs.append(stated | {"adapter": "a private expert", "revision": "not told"} if hidden else stated)
+    return inputs
+
+
 def _summary(recipe: Recipe) -> str:
     """One sentence that names the first parents."""
-    named = [f"{parent.name} ({parent.weight:.3g})" for parent in recipe.parents[:3]]
-    more = f" and {len(recipe.parents) - 3} more" if len(recipe.parents) > 3 else ""
+    inputs = _tellable_inputs(recipe)
+    named = [f"{item['adapter']} ({item['weight']:.3g})" for item in inputs[:3]]
+    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
     return f"Merge by {recipe.method} of {', '.join(named)}{more}."
 
 
 def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
+    inputs = _tellable_inputs(recipe)
+    licenses = [parent.revision.adapter.license for parent in recipe.parents]
     return cards.merge_card(
         name=merge.output.get("name") or f"merge-{merge.pk}",
         base_model=merge.base_model,
         method=merge.method,
-        parents=[
-            {
-                "adapter": parent.name,
-                "revision": parent.revision.commit,
-                "weight": parent.weight,
-                "license": parent.revision.adapter.license,
-            }
-            for parent in recipe.parents
-        ],
-        recipe=yaml.safe_dump(recipe.as_json(), sort_keys=False),
+        parents=[item | {"license": stated} for item, stated in zip(inputs, licenses, strict=True)],
+        recipe=yaml.safe_dump(recipe.as_json() | {"inputs": inputs}, sort_keys=False),
         report=artefact.report,
     )
 
