@@ -15,12 +15,9 @@ _WHERE = f"{CONFIG_NAME}: base_model_name_or_path"
 def bind(layout: Layout, base: BaseModules) -> dict[str, str]:
     """Return the base's module of each of the adapter's.
 
-    The base may be registered without the wrapper that the adapter was trained in, or with it (`encoder…` against
-    `roberta.encoder…`): one leading segment more or less is accepted if it explains every module.
-
     Raises: InvalidAdapter: `no_module_binds`, `module_not_in_base`, `shape_mismatch`.
     """
-    bound = _names_in_base(list(layout.modules), base)
+    bound = names_in_base(list(layout.modules), base)
     if not bound:
         raise InvalidAdapter([_nothing_binds(next(iter(layout.modules)), base)])
     missing = [path for path in layout.modules if path not in bound]
@@ -42,8 +39,12 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _names_in_base(paths: list[str], base: BaseModules) -> dict[str, str]:
-    """Return the paths that the base knows, under its names."""
+def names_in_base(paths: list[str], base: BaseModules) -> dict[str, str]:
+    """Return the paths that the base knows, under its names.
+
+    The base may be registered without the wrapper that the adapter was trained in, or with it (`encoder…` against
+    `roberta.encoder…`): one leading segment more or less is accepted if it explains every module.
+    """
     exact = {path: path for path in paths if path in base}
     if exact:
         return exact

@@ -105,7 +105,7 @@ def check_files(config: LoraConfig, header: Header, size_bytes: int, base_module
     in_base = None
     if base_modules is not None:
         # A wrapper around the base hides full paths from the config's targets; what is bound is in the base for sure.
-        in_base = max(targeted_in_base(base_modules, config), len(layout.modules))
+        in_base = max(len(targeted_in_base(base_modules, config)), len(layout.modules))
     facts |= {"size_bytes": size_bytes, "modules_in_base": in_base}
     return Verdict(layout, facts, list(_warnings(config, layout, base_modules is not None)))
 

@@ -32,14 +32,14 @@ def targets_without_tensors(paths: Iterable[str], config: LoraConfig) -> list[st
     return [target for target in config.target_modules if target not in named and target != ALL_LINEAR]
 
 
-def targeted_in_base(base_paths: Iterable[str], config: LoraConfig) -> int:
-    """Return how many modules of the base the config selects; 0 where only PEFT can tell ("all-linear", lookaround)."""
+def targeted_in_base(base_paths: Iterable[str], config: LoraConfig) -> set[str]:
+    """Return the modules of the base that the config selects; none where only PEFT can tell ("all-linear")."""
     targets = config.target_modules
     if not targets or (isinstance(targets, str) and targets.lower() == ALL_LINEAR):
-        return 0
+        return set()
     paths = list(base_paths)
     excluded = _selected(config.exclude_modules, paths, otherwise=set()) if config.exclude_modules else set()
-    return len(_selected(targets, paths, otherwise=set()) - excluded)
+    return _selected(targets, paths, otherwise=set()) - excluded
 
 
 def _selected(targets: tuple[str, ...] | str, paths: list[str], otherwise: set[str]) -> set[str]:

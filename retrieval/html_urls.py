@@ -10,6 +10,9 @@ urlpatterns = [
     path("adapters/compare/", compare.compare, name="compare"),
     path("adapters/<str:owner>/<str:name>/", adapter.adapter, name="adapter"),
     path("adapters/<str:owner>/<str:name>/similar/", adapter.similar_adapters, name="similar"),
+    path("adapters/<str:owner>/<str:name>/modules/", adapter.modules, name="modules"),
+    path("adapters/<str:owner>/<str:name>/modules.csv", adapter.modules_file, name="modules_file"),
+    path("adapters/<str:owner>/<str:name>/progress/", adapter.progress, name="adapter_progress"),
     path("retrieve/", ask.retrieve, name="retrieve"),
     path("merge/", ask.merge, name="merge"),
 ]

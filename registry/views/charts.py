@@ -6,6 +6,9 @@ from typing import Any
 
 Modules = list[dict[str, Any]]
 NO_LAYER = "none"
+# More than this is no picture any more, and makes the page heavy.
+MAX_CELLS = 4000
+MAX_LINES = 60
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -22,33 +25,37 @@ def split_path(path: str) -> tuple[str, str]:
     return parts[position], kind or parts[position - 1 if position else 0]
 
 
-def _layer_order(layer: str) -> tuple[bool, int]:
+def layer_order(layer: str) -> tuple[bool, int]:
+    """Sorts layers by number, what has none last."""
     return not layer.isdigit(), int(layer) if layer.isdigit() else 0
 
 
 def heatmap(modules: Modules, key: str, label: str) -> dict[str, Any] | None:
-    """Layer x kind grid of the root sum of squares of `key`: the norm of what shares a cell. None without values."""
+    """Layer x kind grid of the root sum of squares of `key`: the norm of what shares a cell.
+
+    None without values, and where they are too many to be drawn.
+    """
     squares: dict[tuple[str, str], float] = {}
     for module in modules:
         value = module.get(key)
         if value is not None and math.isfinite(value):
             cell = split_path(module["path"])
             squares[cell] = squares.get(cell, 0.0) + value**2
-    if not squares:
+    if not squares or len(squares) > MAX_CELLS:
         return None
-    columns = sorted({layer for layer, _ in squares}, key=_layer_order)
+    columns = sorted({layer for layer, _ in squares}, key=layer_order)
     rows = list(dict.fromkeys(kind for _, kind in squares))
     cells = [[columns.index(layer), rows.index(kind), math.sqrt(total)] for (layer, kind), total in squares.items()]
     return {"columns": columns, "rows": rows, "cells": cells, "label": label}
 
 
 def spectrum(modules: Modules) -> dict[str, Any] | None:
-    """One line per kind: the median over its modules of the i-th singular value of ΔW. None without values."""
+    """One line per kind: the median over its modules of the i-th singular value of ΔW. None as for `heatmap`."""
     by_kind: dict[str, list[list[float]]] = {}
     for module in modules:
         if module.get("sigma"):
             by_kind.setdefault(split_path(module["path"])[1], []).append(module["sigma"])
-    if not by_kind:
+    if not by_kind or sum(map(len, by_kind.values())) > MAX_CELLS or len(by_kind) > MAX_LINES:
         return None
     return {"lines": [{"name": kind, "sigma": _medians(rows)} for kind, rows in by_kind.items()]}
 

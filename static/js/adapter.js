@@ -1,34 +1,64 @@
-// The owner's controls on an adapter's page.
+// The owner's tools on an adapter's page.
 
-import { call, clearErrors, showError } from "./api.js";
+import { ApiError, call, clearErrors, csrfToken, markField, showError } from "./api.js";
 
 const form = document.getElementById("owner-form");
 const yank = document.getElementById("yank-form");
-const path = `adapters/${form.dataset.adapter}/`;
+const samples = document.getElementById("samples-form");
+const name = form.dataset.adapter;
+const path = `adapters/${name}/`;
 
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  clearErrors(form);
-  const { visibility, description, license, tags } = form.elements;
-  try {
-    await call("PATCH", path, {
-      visibility: visibility.value,
-      description: description.value.trim(),
-      license: license.value.trim(),
-      tags: tags.value.split(",").map((tag) => tag.trim()).filter(Boolean),
-    });
-    location.reload();
-  } catch (error) {
-    showError(form, error);
-  }
+// One request at a time: the button is off while it runs.
+function onSubmit(target, send) {
+  target?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    clearErrors(target);
+    const button = target.querySelector("button");
+    button.disabled = true;
+    try {
+      await send();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      showError(target, error);
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+onSubmit(form, async () => {
+  const { visibility, description, license, tags, samples_public } = form.elements;
+  await call("PATCH", path, {
+    visibility: visibility.value,
+    description: description.value.trim(),
+    license: license.value.trim(),
+    tags: tags.value.split(",").map((tag) => tag.trim()).filter(Boolean),
+    samples_public: samples_public.checked,
+  });
+  location.reload();
 });
 
-yank.addEventListener("submit", async (event) => {
-  event.preventDefault();
+onSubmit(samples, async () => {
+  const body = new FormData();
+  body.append("samples.jsonl", samples.elements["samples.jsonl"].files[0], "samples.jsonl");
+  let answer;
   try {
-    await call("DELETE", path);
-    location.assign("/adapters/");
-  } catch (error) {
-    showError(yank, error);
+    answer = await fetch(`/api/v1/${path}samples/`, { method: "POST", headers: { "X-CSRFToken": csrfToken() }, body });
+  } catch {
+    throw new ApiError(0, { message: "The server cannot be reached. Check your connection and try again." });
   }
+  const data = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, data);
+  location.assign(`/jobs/${data.job.id}/`);
+});
+
+onSubmit(yank, async () => {
+  const { confirm } = yank.elements;
+  if (confirm.value.trim() !== name) {
+    markField(confirm, "This is not the name of the expert.");
+    confirm.focus();
+    return;
+  }
+  await call("DELETE", path);
+  location.reload();
 });

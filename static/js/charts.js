@@ -1,6 +1,11 @@
 // Draws every element with data-chart from the JSON that its data-source names; the same numbers stand in a table beside it.
 
 const draw = { heatmap, spectrum, map };
+const NARROW = 480;
+const SERIES = 7;
+const LABEL = 130;
+const SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow"];
+const DASHES = ["solid", "dashed", "dotted"];
 
 // ECharts needs plain colours: let the browser resolve our variables for the current scheme.
 function colour(name) {
@@ -12,44 +17,55 @@ function colour(name) {
   return value;
 }
 
+const palette = () => Array.from({ length: SERIES }, (_, index) => colour(`series-${index + 1}`));
+
 const format = (value) => (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 10000) ? value.toExponential(1) : String(Number(value.toPrecision(3))));
 
-function axis(extra) {
+const last = (name) => name.split(".").at(-1);
+
+function axis({ axisLabel, ...extra }) {
   return {
     axisLine: { lineStyle: { color: colour("line-strong") } },
     axisTick: { show: false },
-    axisLabel: { color: colour("muted"), fontSize: 12, ...extra.axisLabel },
+    axisLabel: { color: colour("muted"), fontSize: 12, ...axisLabel },
     nameTextStyle: { color: colour("muted") },
     splitLine: { lineStyle: { color: colour("line") } },
-    ...Object.fromEntries(Object.entries(extra).filter(([key]) => key !== "axisLabel")),
+    ...extra,
   };
 }
 
-function common(element) {
+function common() {
   return {
     animation: false,
     textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
     // Text, not HTML: module names come from strangers' files.
     tooltip: { renderMode: "richText", confine: true, backgroundColor: colour("surface"), borderColor: colour("line-strong"), textStyle: { color: colour("text"), fontSize: 13 } },
     aria: { enabled: false },
-    isNarrow: element.clientWidth < 480,
   };
 }
 
+function legend() {
+  const paging = { pageTextStyle: { color: colour("muted") }, pageIconColor: colour("text"), pageIconInactiveColor: colour("line-strong") };
+  return { type: "scroll", top: 0, itemWidth: 18, itemHeight: 11, textStyle: { color: colour("muted") }, ...paging };
+}
+
 // data: {columns: [layer], rows: [module kind], cells: [[column, row, value]], label}
-function heatmap(element, data) {
-  const { isNarrow, ...base } = common(element);
+function heatmap(data, isNarrow) {
+  const base = common();
   const values = data.cells.map((cell) => cell[2]);
-  const short = (name) => (isNarrow ? name.split(".").at(-1) : name);
+  const top = Math.max(...values, 1e-12);
+  const showsNumbers = data.columns.length <= (isNarrow ? 4 : 12) && data.rows.length <= 12;
+  // Dark text on the pale half of the scale, and the other way round on the strong one.
+  const cells = data.cells.map((value) => ({ value, label: { color: colour(value[2] > 0.55 * top ? "surface" : "text") } }));
   return {
     ...base,
-    grid: { left: 12, right: 8, top: 8, bottom: 64, outerBoundsMode: "same" },
+    grid: { left: 4, right: 8, top: 8, bottom: 60, outerBoundsMode: "same" },
     tooltip: { ...base.tooltip, formatter: ({ value: [column, row, value] }) => `layer ${data.columns[column]}, ${data.rows[row]}\n${data.label} ${format(value)}` },
-    xAxis: axis({ type: "category", data: data.columns, name: "layer", nameLocation: "middle", nameGap: 24, splitArea: { show: false } }),
-    yAxis: axis({ type: "category", data: data.rows, inverse: true, axisLabel: { formatter: short } }),
+    xAxis: axis({ type: "category", data: data.columns, name: "layer", nameLocation: "middle", nameGap: 24 }),
+    yAxis: axis({ type: "category", data: data.rows, inverse: true, axisLabel: { formatter: isNarrow ? last : (name) => name } }),
     visualMap: {
       min: Math.min(0, ...values),
-      max: Math.max(...values, 1e-12),
+      max: top,
       calculable: false,
       hoverLink: false,
       orient: "horizontal",
@@ -61,65 +77,133 @@ function heatmap(element, data) {
       textStyle: { color: colour("muted") },
       inRange: { color: [colour("sunken"), colour("accent")] },
     },
-    series: [{ type: "heatmap", data: data.cells, itemStyle: { borderColor: colour("surface"), borderWidth: 1 }, emphasis: { itemStyle: { borderColor: colour("text") } } }],
+    series: [{ type: "heatmap", data: cells, label: { show: showsNumbers, formatter: ({ value }) => format(value[2]) }, itemStyle: { borderColor: colour("surface"), borderWidth: 1 }, emphasis: { itemStyle: { borderColor: colour("text") } } }],
   };
 }
 
 // data: {lines: [{name, sigma: [...]}]}
-function spectrum(element, data) {
-  const { isNarrow, ...base } = common(element);
-  const palette = ["#4f6bd8", "#2f9e8f", "#c98a1b", "#b0509f", "#6b7785", "#c4553d", "#5b8f2a", "#8a63c9"];
-  const dashes = ["solid", "dashed", "dotted"];
+function spectrum(data, isNarrow) {
+  const base = common();
   const length = Math.max(...data.lines.map((line) => line.sigma.length));
   return {
     ...base,
-    color: palette,
+    color: palette(),
     grid: { left: 12, right: 16, top: 40, bottom: 32, outerBoundsMode: "same" },
-    legend: { type: "scroll", top: 0, textStyle: { color: colour("muted") }, formatter: (name) => (isNarrow ? name.split(".").at(-1) : name) },
+    legend: { ...legend(), formatter: isNarrow ? last : (name) => name },
     tooltip: { ...base.tooltip, trigger: "axis", valueFormatter: format },
     xAxis: axis({ type: "category", data: Array.from({ length }, (_, index) => index + 1), name: "singular value", nameLocation: "middle", nameGap: 24 }),
     yAxis: axis({ type: "log", name: "σ", axisLabel: { formatter: format } }),
     series: data.lines.map((line, index) => ({
       type: "line",
       name: line.name,
-      symbolSize: 5,
-      lineStyle: { width: 2, type: dashes[Math.floor(index / palette.length) % dashes.length] },
+      symbol: SYMBOLS[index % SYMBOLS.length],
+      symbolSize: 7,
+      lineStyle: { width: 2, type: DASHES[Math.floor(index / SERIES) % DASHES.length] },
       // A log axis has no place for 0.
       data: line.sigma.map((value) => (value > 0 ? value : null)),
     })),
   };
 }
 
-// data: {groups: [{base_model, points: [[x, y, name]]}]}
-function map(element, data) {
-  const { isNarrow, ...base } = common(element);
+// data: {groups: [{base_model, points: [[x, y, name]]}], by: "base_model" | "owner"}
+function map(data, isNarrow) {
+  const base = common();
   const hidden = { show: false, scale: true };
+  const groups = grouped(data);
+  const count = groups.reduce((sum, group) => sum + group.points.length, 0);
+  const isLabelled = count <= 40 && !isNarrow;
+  const colours = palette();
   return {
     ...base,
-    color: ["#4f6bd8", "#2f9e8f", "#c98a1b", "#b0509f", "#6b7785", "#c4553d"],
-    grid: { left: 12, right: 12, top: data.groups.length > 1 ? 36 : 12, bottom: 12 },
-    legend: { show: data.groups.length > 1, type: "scroll", top: 0, textStyle: { color: colour("muted") } },
+    grid: { left: 12, right: isLabelled ? LABEL + 12 : 12, top: groups.length > 1 ? 36 : 12, bottom: 12 },
+    legend: { ...legend(), show: groups.length > 1, formatter: isNarrow ? (name) => name.split("/").at(-1) : (name) => name },
     tooltip: { ...base.tooltip, formatter: ({ value }) => value[2] },
     xAxis: hidden,
     yAxis: hidden,
-    series: data.groups.map((group) => ({
+    series: groups.map((group, index) => ({
       type: "scatter",
-      name: group.base_model,
+      name: group.name,
       data: group.points,
-      symbolSize: isNarrow ? 8 : 11,
-      itemStyle: { opacity: 0.8 },
-      label: { show: data.groups.reduce((sum, each) => sum + each.points.length, 0) <= 40 && !isNarrow, position: "right", color: colour("muted"), formatter: ({ value }) => value[2].split("/")[1] },
+      symbol: SYMBOLS[index] ?? "circle",
+      symbolSize: (isNarrow ? 8 : 11) * (count > 500 ? 0.6 : 1),
+      itemStyle: { color: colours[index] ?? colour("line-strong"), opacity: 0.8 },
+      emphasis: { scale: 1.8, itemStyle: { opacity: 1, borderColor: colour("text"), borderWidth: 2 } },
+      label: { show: isLabelled, position: "right", width: LABEL, overflow: "truncate", color: colour("muted"), formatter: ({ value }) => value[2].split("/")[1] },
       labelLayout: { hideOverlap: true },
     })),
   };
 }
 
-for (const element of document.querySelectorAll("[data-chart]")) {
-  const data = JSON.parse(document.getElementById(element.dataset.source).textContent);
-  const chart = echarts.init(element, null, { renderer: "svg" });
-  const render = () => chart.setOption(draw[element.dataset.chart](element, data), true);
-  render();
-  if (element.dataset.chart === "map") chart.on("click", ({ value }) => { location.href = `/adapters/${value[2]}/`; });
-  new ResizeObserver(() => { chart.resize(); render(); }).observe(element);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+// The largest groups with a colour and a shape each, the rest together.
+function grouped(data) {
+  const groups = new Map();
+  for (const group of data.groups) {
+    for (const point of group.points) {
+      const name = data.by === "owner" ? point[2].split("/")[0] : group.base_model;
+      if (!groups.has(name)) groups.set(name, []);
+      groups.get(name).push(point);
+    }
+  }
+  const sorted = [...groups].map(([name, points]) => ({ name, points })).sort((a, b) => b.points.length - a.points.length);
+  const rest = sorted.splice(SERIES).flatMap((group) => group.points);
+  return rest.length ? [...sorted, { name: "others", points: rest }] : sorted;
 }
+
+// Arrows walk over the points from left to right, Enter opens one.
+function walkMap(element, chart, data) {
+  const said = document.getElementById(element.dataset.says);
+  let place = -1;
+  const places = () => {
+    const groups = grouped(data);
+    return groups
+      .flatMap(({ points }, seriesIndex) => points.map((point, dataIndex) => ({ seriesIndex, dataIndex, point })))
+      .sort((a, b) => a.point[0] - b.point[0]);
+  };
+  const open = (name) => { location.href = `/adapters/${name}/`; };
+  chart.on("click", ({ value }) => open(value[2]));
+  element.addEventListener("keydown", (event) => {
+    const all = places();
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (event.key === "Enter" && place >= 0) open(all[place].point[2]);
+    if (!step) return;
+    event.preventDefault();
+    if (place >= 0) chart.dispatchAction({ type: "downplay", ...key(all[place]) });
+    place = place < 0 ? (step > 0 ? 0 : all.length - 1) : (place + step + all.length) % all.length;
+    chart.dispatchAction({ type: "highlight", ...key(all[place]) });
+    chart.dispatchAction({ type: "showTip", ...key(all[place]) });
+    said.textContent = all[place].point[2];
+  });
+  const key = ({ seriesIndex, dataIndex }) => ({ seriesIndex, dataIndex });
+}
+
+function start(element) {
+  const data = JSON.parse(document.getElementById(element.dataset.source).textContent);
+  const kind = element.dataset.chart;
+  // Rows as high as text; the page's own height is for charts of fixed size.
+  if (kind === "heatmap") Object.assign(element.style, { minHeight: 0, height: `${data.rows.length * 1.7 + 6.5}rem` });
+  const chart = echarts.init(element, null, { renderer: "svg" });
+  let isNarrow;
+  const render = () => {
+    isNarrow = element.clientWidth < NARROW;
+    chart.setOption(draw[kind](data, isNarrow), true);
+  };
+  const fit = () => {
+    chart.resize();
+    if (isNarrow !== element.clientWidth < NARROW) render();
+  };
+  render();
+  new ResizeObserver(fit).observe(element);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+  document.addEventListener("themechange", render);
+  // Paper has a width and a colour scheme of its own.
+  matchMedia("print").addEventListener("change", () => { fit(); render(); });
+  if (kind !== "map") return;
+  walkMap(element, chart, data);
+  for (const choice of document.querySelectorAll(`[name="${element.id}-by"]`)) {
+    choice.addEventListener("change", () => { data.by = choice.value; render(); });
+    if (choice.checked) data.by = choice.value;
+  }
+  render();
+}
+
+document.querySelectorAll("[data-chart]").forEach(start);
