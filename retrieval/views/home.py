@@ -25,7 +25,7 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "numbers": numbers,
         # By id, which is the order of creation, because that needs no sort of all rows.
-        "newest": ready.select_related("namespace", "head").order_by("-pk")[:NEWEST],
+        "newest": ready.select_related("namespace").order_by("-pk")[:NEWEST],
         "bases": bases.order_by("-count", "base_model")[:BASES],
         "map": map_of_experts(request.user),
     }
