@@ -1,5 +1,6 @@
 """Signing up, and the access tokens of an account."""
 
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -21,6 +22,8 @@ from registry.models import AccessToken
 from registry.tokens import MAX_DAYS, create_token
 
 DEFAULT_DAYS = 90
+# A token that expires within this is marked, so that it is replaced in time.
+SOON = timedelta(days=7)
 
 
 class SignUpForm(BaseUserCreationForm):
@@ -40,8 +43,14 @@ class SignUpForm(BaseUserCreationForm):
 
 
 class TokenForm(forms.Form):
-    name = forms.CharField(max_length=100, help_text="What it is for, so that you know which one to revoke.")
-    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, label="Valid for, days")
+    name = forms.CharField(
+        max_length=100,
+        help_text="What it is for, so that you know which one to revoke.",
+        widget=forms.TextInput({"autocomplete": "off", "placeholder": "laptop"}),
+    )
+    days = forms.IntegerField(
+        min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, label="Valid for, days", help_text=f"1 to {MAX_DAYS}."
+    )
 
 
 @never_cache
@@ -64,7 +73,8 @@ def signup(request: HttpRequest) -> HttpResponse:
 def tokens(request: HttpRequest) -> HttpResponse:
     """The caller's tokens. A new one is shown in this one answer and never again."""
     form = TokenForm(request.POST or None)
-    context: dict[str, Any] = {"section": "tokens", "form": form, "now": timezone.now()}
+    now = timezone.now()
+    context: dict[str, Any] = {"section": "tokens", "form": form, "now": now, "soon": now + SOON}
     if request.method == "POST" and form.is_valid():
         context["token"], context["secret"] = create_token(request.user, **form.cleaned_data)
         context["form"] = TokenForm()
