@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from registry.errors import NotFound, PermissionRefused
-from registry.models import Adapter, BaseModel, Job, Merge, Revision
+from registry.models import Adapter, BaseModel, Job, Merge, Revision, WorkerHeartbeat
 
 Caller = AbstractBaseUser | AnonymousUser
+WORKER_SILENCE_S = 15
 
 
 def visible_adapters(user: Caller) -> QuerySet[Adapter]:
@@ -100,3 +103,8 @@ def find_merge(user: Caller, merge_id: Any) -> Merge:
     if merge is None:
         raise NotFound("There is no merge of that id that you may see.")
     return merge
+
+
+def worker_is_heard() -> bool:
+    """Whether any worker has said lately that it lives."""
+    return WorkerHeartbeat.objects.filter(seen_at__gt=Now() - timedelta(seconds=WORKER_SILENCE_S)).exists()

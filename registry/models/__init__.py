@@ -2,6 +2,7 @@
 
 from registry.models.accounts import AccessToken, Namespace
 from registry.models.adapters import Adapter, AdapterTag, BaseModel, Blob, ChangeCounter, Ref, Revision, RevisionFile
+from registry.models.imports import ImportedFolder
 from registry.models.jobs import Job, JobLog, WorkerHeartbeat
 from registry.models.merges import Merge, MergeArtefact, MergeInput
 
@@ -12,6 +13,7 @@ __all__ = [
     "BaseModel",
     "Blob",
     "ChangeCounter",
+    "ImportedFolder",
     "Job",
     "JobLog",
     "Merge",

@@ -4,10 +4,12 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from registry.views import accounts, jobs, merges
+from registry.views.imports import import_page
 from registry.views.upload import upload
 
 urlpatterns = [
     path("upload/", upload, name="upload"),
+    path("import/", import_page, name="import"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:job_id>/", jobs.job, name="job"),
     path("jobs/<uuid:job_id>/cancel/", jobs.cancel_job, name="cancel_job"),

@@ -2,23 +2,19 @@
 
 import shutil
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models.functions import Now
 
-from registry.accounts import create_user
 from registry.errors import AppError
-from registry.imports import Found, Refused, clashes, find_folders, import_folder, left_out
+from registry.imports import Found, Outcome, find_folders, import_folder, left_out, namespace_owner
 from registry.intake import Described
-from registry.models import Namespace, Revision, WorkerHeartbeat
+from registry.models import Revision
+from registry.queries import worker_is_heard
 
-WORKER_SILENCE_S = 15
 BAR = 30
-Outcome = Revision | Refused
 
 
 class Command(BaseCommand):
@@ -39,20 +35,20 @@ class Command(BaseCommand):
         root, owner = options["dir"], options["owner"]
         if not root.is_dir():
             raise CommandError(f"{root} is not a folder.")
-        found = find_folders(root, owner)
+        found = find_folders(root, owner, on_error=lambda error: self.stderr.write(f"cannot be read: {error}"))
         if not found:
             raise CommandError(f"No folder below {root} has an adapter_config.json.")
         said = Described(visibility=options["visibility"], message=f"Import {root.resolve().name}")
         outcomes = self._import(_owner_of(owner), found, said)
         if options["wait"]:
-            self._wait([outcome for outcome in outcomes if isinstance(outcome, Revision)])
+            self._wait([outcome.revision for outcome in outcomes if outcome.revision])
         self._table(found, outcomes)
 
     def _import(self, user: AbstractBaseUser, found: list[Found], said: Described) -> list[Outcome]:
-        refused, outcomes = clashes(found), list[Outcome]()
+        outcomes = list[Outcome]()
         for number, item in enumerate(found, 1):
             self._progress("importing", number, len(found), item.name)
-            outcomes.append(refused.get(item.folder) or import_folder(user, item, said))
+            outcomes.append(import_folder(user, item, said))
         self._end_progress()
         return outcomes
 
@@ -61,7 +57,7 @@ class Command(BaseCommand):
         total, told = len(revisions), -1
         while open_ones := [revision for revision in revisions if revision.state == Revision.State.CHECKING]:
             done = total - len(open_ones)
-            if not WorkerHeartbeat.objects.filter(seen_at__gt=Now() - timedelta(seconds=WORKER_SILENCE_S)).exists():
+            if not worker_is_heard():
                 self._end_progress()
                 self.stdout.write("No worker is running, so the jobs stay queued: start one with `make serve`.")
                 return
@@ -100,19 +96,17 @@ class Command(BaseCommand):
 
 
 def _owner_of(name: str) -> AbstractBaseUser:
-    """The user who owns the namespace; a new one without a password if there is none."""
-    namespace = Namespace.objects.select_related("owner").filter(name=name).first()
     try:
-        return namespace.owner if namespace else create_user(name)
+        return namespace_owner(name)
     except AppError as error:
         raise CommandError(error.message) from error
 
 
 def _verdict(outcome: Outcome) -> tuple[str, str]:
     """One word, and why."""
-    if isinstance(outcome, Refused):
+    if outcome.revision is None:
         return "refused", outcome.reason
-    if outcome.state == Revision.State.REJECTED:
-        return "refused", "; ".join(problem["message"] for problem in outcome.problems)
-    warnings = ", ".join(warning["code"] for warning in outcome.warnings)
-    return outcome.state, f"warnings: {warnings}" if warnings else ""
+    if outcome.revision.state == Revision.State.REJECTED:
+        return "refused", "; ".join(problem["message"] for problem in outcome.revision.problems)
+    warnings = ", ".join(warning["code"] for warning in outcome.revision.warnings)
+    return outcome.revision.state, f"warnings: {warnings}" if warnings else ""
