@@ -1,10 +1,12 @@
 """Exceptions to HTTP: `{code, message, detail}` on every API path. The only place that does this."""
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
 from rest_framework import exceptions as drf
@@ -13,13 +15,15 @@ from rest_framework.views import exception_handler as drf_handler
 from rest_framework.views import set_rollback
 
 from lora.errors import InvalidAdapter, LoraError
-from registry.errors import AppError
+from registry.errors import AppError, Invalid, NotReady
 
 logger = logging.getLogger(__name__)
 
 API_PREFIX = "/api/"
 INTERNAL = "Something went wrong on the server. It has been logged; try again, or tell the operator the request id {}."
 MALFORMED = "The request is malformed, or names a host that this site does not answer to (ALLOWED_HOSTS)."
+DATABASE_AWAY = (OperationalError, InterfaceError)
+AWAY = NotReady("The database is away. Try again in a few seconds.")
 # What DRF raises, by HTTP status; anything that is not listed keeps DRF's own text under "invalid".
 CODE_BY_STATUS = {
     400: "invalid",
@@ -48,6 +52,8 @@ def internal(request: HttpRequest) -> dict[str, Any]:
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: a page that asks nothing of the database, which may be what is broken."""
     text = loader.get_template("500.html").render({"request_id": getattr(request, "id", "")})
+    if isinstance(sys.exc_info()[1], DATABASE_AWAY):
+        return HttpResponse(text, status=503, headers=AWAY.headers)
     return HttpResponse(text, status=500)
 
 
@@ -60,6 +66,13 @@ def _lora_error(error: LoraError) -> tuple[int, dict[str, Any]]:
 
 def to_response(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's EXCEPTION_HANDLER."""
+    if isinstance(error, DATABASE_AWAY):
+        logger.error("The database is away: %s", error)
+        error = AWAY
+    if isinstance(error, DataError):
+        # PostgreSQL refuses what SQLite takes, such as NUL; each field that expects it says so more precisely.
+        logger.warning("The database refused a value: %s", error)
+        error = Invalid("A value is too long, or has a character that cannot be stored, such as NUL.")
     if isinstance(error, AppError):
         set_rollback()
         return Response(body(error.code, error.message, error.detail), status=error.http_status, headers=error.headers)
@@ -109,6 +122,8 @@ class JsonErrorsMiddleware:
         return response
 
     def _as_json(self, request: HttpRequest, status: int) -> JsonResponse:
+        if status == AWAY.http_status:
+            return JsonResponse(body(AWAY.code, AWAY.message), status=status, headers=AWAY.headers)
         if status >= 500:
             return JsonResponse(internal(request), status=status)
         if status == 400:
