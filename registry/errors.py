@@ -69,7 +69,7 @@ class StoreUnavailable(NotReady):
     """The store of files cannot be reached, is full or answers with errors; its cause is for the log. Try again."""
 
     def __init__(
-        self, message: str = "The store of files does not answer as it should. Nothing was stored; try again soon."
+        self, message: str = "The store of files does not answer as it should. Nothing was changed; try again soon."
     ):
         super().__init__(message, retry_after_s=10)
 
