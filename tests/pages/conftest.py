@@ -36,10 +36,17 @@ def browser(ada: User) -> Client:
 def upload(ada: User, tmp_path: Path) -> Upload:
     """Uploads a real adapter through the API, and admits it as its job would."""
 
-    def do(name: str = "ada/capitals", *, ready: bool = True, seed: int = 0, **fields: Any) -> Revision:
+    def do(
+        name: str = "ada/capitals",
+        *,
+        ready: bool = True,
+        seed: int = 0,
+        files: dict[str, bytes] | None = None,
+        **fields: Any,
+    ) -> Revision:
         write_adapter_files(tmp_path, seed=seed)
-        files = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"samples.jsonl": SAMPLES}
-        parts = {file: SimpleUploadedFile(file, content) for file, content in files.items()}
+        written = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"samples.jsonl": SAMPLES}
+        parts = {file: SimpleUploadedFile(file, content) for file, content in (written | (files or {})).items()}
         client = Client()
         client.force_login(User.objects.get(username=name.split("/")[0]))
         answer = client.post("/api/v1/adapters/", {"name": name, **parts, **fields})

@@ -9,6 +9,7 @@ from django.test import Client
 from registry.accounts import create_user
 from registry.models import Namespace
 from tests.pages.conftest import PASSWORD
+from tests.pages.html import check_html
 
 pytestmark = pytest.mark.django_db
 
@@ -58,3 +59,28 @@ def test_a_token_lasts_a_sensible_time(browser: Client, days: str) -> None:
     answer = browser.post("/settings/tokens/", {"name": "laptop", "days": days})
     assert "secret" not in answer.context
     assert list(answer.context["form"].errors) == ["days"]
+
+
+def test_revoking_asks_first_and_says_what_it_means(browser: Client) -> None:
+    browser.post("/settings/tokens/", {"name": "laptop", "days": 3})
+    html = browser.get("/settings/tokens/").content.decode()
+    check_html(html)
+    assert "Scripts that use it stop working at once" in html
+    assert "Revoke laptop now" in html
+    assert ">soon<" in html
+
+
+def test_the_forms_of_an_account_tell_the_browser_what_they_ask_for(client: Client) -> None:
+    html = client.get("/login/?next=/upload/").content.decode()
+    assert "Log in to go on" in html
+    assert 'autocomplete="username"' in html
+    assert 'autocomplete="current-password"' in html
+    assert client.get("/signup/").content.decode().count('autocomplete="new-password"') == 2
+
+
+def test_a_wrong_password_is_said_without_saying_which_half(client: Client, ada: User) -> None:
+    for username in ("ada", "nobody"):
+        answer = client.post("/login/", {"username": username, "password": "wrong"})
+        html = answer.content.decode()
+        assert 'role="alert"' in html
+        assert "correct username and password" in html

@@ -38,7 +38,7 @@ def crowd(ada: User, upload: Upload) -> list[str]:
 
 
 def shown(answer) -> list[str]:
-    return [adapter.full_name for adapter in answer.context["page"]]
+    return [adapter.full_name for adapter in answer.context["adapters"]]
 
 
 def facet(answer, name: str) -> dict[str, int]:
