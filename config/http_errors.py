@@ -69,8 +69,8 @@ def to_response(error: Exception, context: dict[str, Any]) -> Response:
     if isinstance(error, DATABASE_AWAY):
         logger.error("The database is away: %s", error)
         error = AWAY
-    if isinstance(error, DataError):
-        # PostgreSQL refuses what SQLite takes, such as NUL; each field that expects it says so more precisely.
+    if isinstance(error, DataError | UnicodeEncodeError):
+        # NUL, which SQLite takes and PostgreSQL does not; lone surrogates, which neither takes.
         logger.warning("The database refused a value: %s", error)
         error = Invalid("A value is too long, or has a character that cannot be stored, such as NUL.")
     if isinstance(error, AppError):
