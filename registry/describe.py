@@ -64,12 +64,14 @@ def _lineages(user: Caller, revisions: list[Revision]) -> dict[int, dict[str, An
     for item in inputs.select_related("revision__adapter").defer("revision__modules").order_by("merge", "position"):
         parent = {"adapter": item.revision.adapter.full_name, "revision": item.revision.commit, "weight": item.weight}
         parents.setdefault(item.merge_id, []).append(parent)
-    made_of = MergeInput.objects.filter(
-        revision__adapter__in=[revision.adapter_id for revision in revisions], merge__revision__adapter__in=visible
-    )
+    # What is visible is asked for last: databases would else start with all that is.
+    used = MergeInput.objects.filter(revision__adapter__in=[revision.adapter_id for revision in revisions])
+    made = set(used.filter(merge__revision__isnull=False).values_list("revision__adapter", "merge__revision__adapter"))
+    names = dict(visible.filter(pk__in={child for _, child in made}).values_list("pk", "full_name"))
     children: dict[int, set[str]] = {}
-    for adapter_id, child in made_of.values_list("revision__adapter", "merge__revision__adapter__full_name"):
-        children.setdefault(adapter_id, set()).add(child)
+    for adapter_id, child in made:
+        if child in names:
+            children.setdefault(adapter_id, set()).add(names[child])
     found = {}
     for revision in revisions:
         merge = merges.get(revision.pk)

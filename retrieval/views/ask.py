@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from registry.queries import Caller, visible_adapters
-from registry.search import Search, count_facets
+from registry.search import Search, find_with_facets
 from retrieval.request import DEFAULT_ROUTER
 from retrieval.spaces import warm_up
 
@@ -19,13 +19,13 @@ SUGGESTED_BASES = 3
 @require_safe
 def retrieve(request: HttpRequest) -> HttpResponse:
     warm_up()
-    count, facets = count_facets(request.user, READY)
+    found = find_with_facets(request.user, READY)
     context = {
         "section": "retrieve",
-        "experts": count,
-        "bases": sorted(name for name, _ in facets["base_model"]),
-        "tags": [name for name, _ in facets["tag"]],
-        "licenses": [name for name, _ in facets["license"]],
+        "experts": len(found.ids),
+        "bases": sorted(name for name, _ in found.facets["base_model"]),
+        "tags": [name for name, _ in found.facets["tag"]],
+        "licenses": [name for name, _ in found.facets["license"]],
         "default_router": DEFAULT_ROUTER,
     }
     return render(request, "retrieval/retrieve.html", context)
@@ -45,7 +45,7 @@ def merge(request: HttpRequest) -> HttpResponse:
 
 def _suggestions(user: Caller) -> list[dict[str, Any]]:
     """For the base models with the most experts, two of them to begin with."""
-    _, facets = count_facets(user, READY)
+    facets = find_with_facets(user, READY).facets
     bases = [name for name, count in facets["base_model"] if count > 1][:SUGGESTED_BASES]
     ready = visible_adapters(user).filter(state="ready").order_by("-downloads", "pk")
     return [

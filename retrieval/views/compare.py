@@ -26,6 +26,7 @@ def compare(request: HttpRequest) -> HttpResponse:
         "adapters": adapters,
         "missing": [name for name in names[:MAX_COMPARED] if name not in found],
         "left_out": len(names) - MAX_COMPARED if len(names) > MAX_COMPARED else 0,
+        "one_base": len({row.base_model for row in adapters}) == 1,
         "rows": _rows(adapters),
         "likeness": _likeness(adapters),
     }

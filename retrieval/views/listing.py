@@ -9,12 +9,14 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from registry.search import Search, Values, count_facets, parse_search, search_adapters
-from registry.views.pages import page
+from registry.models import Adapter
+from registry.search import Search, Values, find_with_facets, parse_search
+from registry.views import pages
 
 PER_PAGE = 25
-# Values of a facet that are shown at once; the rest is folded away.
+# Values of a facet that are shown at once, and how many more are folded away; the search finds what is rarer.
 SHOWN_VALUES = 8
+FOLDED_VALUES = 32
 ORDERINGS = {
     "-updated_at": "recently changed",
     "-created_at": "newest",
@@ -46,22 +48,20 @@ LABELS = {
 
 @require_safe
 @vary_on_headers("HX-Request")
-@page
+@pages.page
 def adapters(request: HttpRequest) -> HttpResponse:
     """The list, filtered as `GET /api/v1/adapters/` does; only what changes where htmx asks for it."""
     search = parse_search(request.GET, DEFAULT_ORDERING)
-    count, counts = count_facets(request.user, search)
-    # Eight columns of a row are enough here, and the folded text is the longest.
-    rows = search_adapters(request.user, search).select_related("namespace").defer("search_text")
-    pages = Paginator(rows, PER_PAGE)
-    pages.count = count
+    found = find_with_facets(request.user, search)
+    page = Paginator(found.ids, PER_PAGE).get_page(request.GET.get("page"))
     query = _query(search)
     context = {
         "section": "adapters",
-        "page": pages.get_page(request.GET.get("page")),
+        "page": page,
+        "adapters": _in_order(page.object_list),
         "search": search,
-        "count": count,
-        "facets": _facets(request, search, counts),
+        "count": len(found.ids),
+        "facets": _facets(search, found.facets),
         "chips": _chips(search, query),
         "orderings": ORDERINGS.items(),
         "is_filtered": bool(search.text or search.filters),
@@ -73,6 +73,11 @@ def adapters(request: HttpRequest) -> HttpResponse:
     answer = render(request, "adapters/list_parts.html", context)
     answer.headers["HX-Push-Url"] = address
     return answer
+
+
+def _in_order(ids: list[int]) -> list[Adapter]:
+    rows = Adapter.objects.select_related("namespace").defer("search_text").in_bulk(ids)
+    return [rows[pk] for pk in ids if pk in rows]
 
 
 def _query(search: Search) -> QueryDict:
@@ -87,8 +92,8 @@ def _query(search: Search) -> QueryDict:
     return query
 
 
-def _facets(request: HttpRequest, search: Search, counts: dict[str, Values]) -> list[dict[str, Any]]:
-    """The facets in which there is a choice, or one was made; states only for who can see others than `ready`."""
+def _facets(search: Search, counts: dict[str, Values]) -> list[dict[str, Any]]:
+    """The facets in which there is a choice, or one was made."""
     facets = []
     for name, title in FACETS.items():
         chosen = search.filters.get(name, ())
@@ -101,7 +106,7 @@ def _facets(request: HttpRequest, search: Search, counts: dict[str, Values]) -> 
         # Ranks stay in order; elsewhere what is chosen stays in sight.
         first = values if name == "rank" else sorted(values, key=lambda item: not item["chosen"])
         cut = max(SHOWN_VALUES, len(chosen))
-        facets.append({"name": name, "title": title, "values": first[:cut], "more": first[cut:]})
+        facets.append({"name": name, "title": title, "values": first[:cut], "more": first[cut : cut + FOLDED_VALUES]})
     return facets
 
 

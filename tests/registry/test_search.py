@@ -13,7 +13,7 @@ from registry.errors import Invalid
 from registry.intake import Described
 from registry.listing import index_adapters
 from registry.models import Adapter, Namespace, Revision
-from registry.search import count_facets, parse_search, search_adapters
+from registry.search import find_with_facets, parse_search, search_adapters
 from tests.retrieval.rows import make_expert
 
 pytestmark = pytest.mark.django_db
@@ -85,14 +85,14 @@ def test_filters_and_counts_are_those_of_counting_by_hand(pool):
         search = parsed(filters)
         expected = by_hand(seen, filters)
         assert [row.pk for row in search_adapters(user, search)] == [row.pk for row in sorted(expected, key=str)]
-        count, facets = count_facets(user, search)
-        assert count == len(expected)
+        found = find_with_facets(user, search)
+        assert found.ids == [row.pk for row in sorted(expected, key=str)]
         for name, of in VALUES.items():
             rest = by_hand(seen, filters, without=name)
-            for value, told in facets[name]:
+            for value, told in found.facets[name]:
                 assert told == sum(value in of(row) for row in rest), (name, value, filters)
             offered = {value for row in rest for value in of(row)} - {""}
-            assert {value for value, _ in facets[name]} == offered | set(filters.get(name, ()))
+            assert {value for value, _ in found.facets[name]} == offered | set(filters.get(name, ()))
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_an_edit_does_not_undo_what_a_job_published_meanwhile():
 
 def test_a_value_that_nothing_has_is_told_with_the_count_zero():
     make_expert("ada/abc", tags=["qa"])
-    count, facets = count_facets(create_user("bo"), parsed({"tag": ["nothing"], "samples": ["yes"]}))
-    assert count == 0
-    assert dict(facets["tag"])["nothing"] == 0
-    assert facets["samples"] == [("no", 0), ("yes", 0)] or dict(facets["samples"])["yes"] == 0
+    found = find_with_facets(create_user("bo"), parsed({"tag": ["nothing"], "samples": ["yes"]}))
+    assert found.ids == []
+    assert found.facets["tag"] == [("nothing", 0)]
+    assert dict(found.facets["samples"])["yes"] == 0
 
 
 @pytest.mark.parametrize(
