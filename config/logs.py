@@ -4,6 +4,7 @@ What is bound with `structlog.contextvars` (the request's id; in a worker the jo
 variables are never logged: they hold tokens, prompts and samples.
 """
 
+import logging
 import sys
 from typing import Any
 
@@ -12,14 +13,14 @@ import structlog
 OWN = ("registry", "retrieval", "workers", "config")
 # Whatever LOG_LEVEL says: below this they log SQL parameters, signed headers and whole messages.
 AT_LEAST_INFO = ("django.db.backends", "botocore", "boto3", "s3transfer", "urllib3", "kombu", "amqp")
-# Told by the line of the request already; a crash is logged where it is turned into an answer.
-TOLD_ELSEWHERE = {"django.request": "ERROR", "django.security.DisallowedHost": "CRITICAL"}
+# What a line may have besides its message. Django adds whole requests, query strings included.
+EXTRA = ("method", "route", "path", "status", "ms", "user_id", "remote")
 
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
-    structlog.stdlib.ExtraAdder(),
+    structlog.stdlib.ExtraAdder(allow=EXTRA),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
@@ -45,14 +46,21 @@ def logging_config(level: str, *, as_json: bool | None = None) -> dict[str, Any]
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(as_json)],
             }
         },
+        "filters": {"crash": {"()": lambda: _has_traceback}},
         "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["console"], "level": level},
         "loggers": {
             **{name: {"level": own} for name in OWN},
             **{name: {"level": "INFO"} for name in bounded},
-            **{name: {"level": least} for name, least in TOLD_ELSEWHERE.items()},
+            # Told by the line of the request; only a crash needs a second one.
+            "django.request": {"filters": ["crash"]},
+            "django.security.DisallowedHost": {"level": "CRITICAL"},
         },
     }
+
+
+def _has_traceback(record: logging.LogRecord) -> bool:
+    return bool(record.exc_info)
 
 
 def _renderers(as_json: bool) -> list[Any]:

@@ -33,6 +33,18 @@ def test_a_request_is_one_line_with_its_route_and_no_query(client, lines) -> Non
 
 
 @pytest.mark.django_db
+def test_no_other_line_repeats_the_request(client, monkeypatch, capsys) -> None:
+    with as_json():
+        client.get("/nothing/?text=secret")
+        monkeypatch.setattr("config.health.CHECKS", {"store": lambda: False})
+        monkeypatch.setattr("config.health._running", {})
+        client.get("/readyz?text=secret")
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["logger"] for line in told] == ["config.request_log"] * 2
+    assert "secret" not in json.dumps(told)
+
+
+@pytest.mark.django_db
 def test_the_line_names_the_user_by_number(client, lines) -> None:
     user = User.objects.create_user("ada")
     _, secret = create_token(user, "test", 1)
