@@ -31,7 +31,8 @@ class ImportForm(forms.Form):
     def start(self, user: Any) -> Job | None:
         """The job; None, with an error on the form, where it is refused."""
         try:
-            return start_import(user, **self.cleaned_data)
+            wanted = self.cleaned_data
+            return start_import(user, wanted["dir"], wanted["owner"], wanted["visibility"], dry=wanted["dry"])
         except AppError as error:
             field = next((name for name in error.detail if name in self.fields), "owner")
             self.add_error(field, error.message)
