@@ -28,7 +28,8 @@ def test_a_card_keeps_its_prose_and_loses_what_could_act() -> None:
 def test_relative_links_lead_to_files_of_the_revision_or_nowhere() -> None:
     files = {"samples.jsonl": "/api/files/samples.jsonl?revision=1"}
     html = render_card(
-        "[a](./samples.jsonl) [b](docs/x.md) [c](/admin/) [d](//evil.example/x) [e](#part) ![plot](samples.jsonl) ![no](x.png)",
+        "[a](./samples.jsonl) [b](docs/x.md) [c](/admin/) [d](//evil.example/x) [e](#part) "
+        "![plot](samples.jsonl) ![no](x.png)",
         files,
     )
     assert html.count('href="/api/files/samples.jsonl?revision=1"') == 2
