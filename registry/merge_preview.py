@@ -18,22 +18,27 @@ Problem = dict[str, Any]
 def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any]:
     """Every problem of a request, and what is known of its result, as the JSON of `POST /merges/preview/`."""
     reading = read_recipe(user, payload, resolve)
-    files = described_files(reading.parents)
+    parents = _comparable(reading)
+    files = described_files(parents)
     if files:
-        reading.attempt("inputs", check_inputs, reading.parents, files)
+        reading.attempt("inputs", check_inputs, parents, files)
     spec = reading.output.spec if reading.output else None
-    problems: dict[tuple[str, str], Problem] = {}
-    for problem in (problem for flaw in reading.flaws for problem in _problems(flaw)):
-        # Once, though the reader and the engine both see an input that is there twice.
-        problems.setdefault((problem["where"], problem["code"]), problem)
+    problems = [problem for flaw in reading.flaws for problem in _problems(flaw)]
     return {
         "mergeable": not problems,
-        "problems": list(problems.values()),
+        "problems": problems,
         "warnings": [*merge_warnings(files), *_warnings(user, reading)],
         "inputs": _inputs(reading),
         "norms": [_norm(reading, index) for index in range(len(reading.weights))],
         "rank": known_rank(spec, files) if spec and files else None,
     }
+
+
+def _comparable(reading: Reading) -> dict[int, Parent]:
+    """The parents that are of one base and there once: of the others, shapes say nothing new."""
+    refused = [flaw.error for flaw in reading.flaws if isinstance(flaw.error, NotMergeable)]
+    out = {item["index"] for error in refused for item in error.detail["inputs"]}
+    return {index: parent for index, parent in reading.parents.items() if index not in out}
 
 
 def _problems(flaw: Flaw) -> Iterator[Problem]:

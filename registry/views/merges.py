@@ -1,43 +1,123 @@
 """The page of a merge: its recipe, and what came of it."""
 
+import json
+import math
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
+from lora.recipe import resolve_weights
 from registry.describe import merge_json
+from registry.models import Job
 from registry.queries import find_merge
 from registry.views import charts
 from registry.views.pages import page
 
-SHOWN_MODULES = 500
+SHOWN_MODULES = 2000
+# With more parents than this, a column for each is no table any more.
+SHOWN_PARENTS = 4
+SHOWN_COSINES = 12
+COLOURS = 8
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 @login_required
 @page
 def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
+    """The merge. While it is open, htmx asks for its progress, and for the whole page once it has finished."""
     row = find_merge(request.user, merge_id)
+    job = row.jobs.first()
+    is_open = job is not None and job.status not in Job.FINAL
+    if "HX-Request" in request.headers and not is_open:
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    described = merge_json(row)
+    detail = (job.error or {}).get("detail", {}) if job else {}
     context = {
         "section": "merge",
-        "merge": merge_json(row),
-        "job": row.jobs.first(),
-        **_report(row.artefact.report if row.artefact else None),
+        "merge": described,
+        "job": job,
+        "is_open": is_open,
+        "last_line": job.log.last() if is_open else None,
+        "reasons": detail.get("inputs") or detail.get("problems"),
+        "recipe": {name: described[name] for name in ("method", "inputs", "params", "output")},
+        "form_query": form_query(described),
+        **(_report(described) if described["report"] else {}),
     }
-    return render(request, "merges/page.html", context)
+    return render(request, "merges/progress.html" if "HX-Request" in request.headers else "merges/page.html", context)
 
 
-def _report(report: dict[str, Any] | None) -> dict[str, Any]:
-    if report is None:
-        return {}
-    modules = report["per_module"]
+def form_query(merge: dict[str, Any]) -> str:
+    """The address of the merge form, behind its `?`, that shows this recipe again."""
+    output, rank = merge["output"], merge["output"]["rank"]
+    fields = [("input", f"{item['adapter']}@{item['revision']}:{item['weight']:g}") for item in merge["inputs"]]
+    fields.append(("method", merge["method"]))
+    fields += [(f"param.{name}", _shown(value)) for name, value in merge["params"].items()]
+    fields.append(("rank", ":".join(str(part) for part in rank.values())))
+    if output["dtype"]:
+        fields.append(("dtype", output["dtype"]))
+    fields += [("name", output["name"])] if output.get("name") else [("publish", "no")]
+    fields.append(("visibility", output["visibility"]))
+    return urlencode(fields, safe="/@:")
+
+
+def _shown(value: Any) -> str:
+    """A parameter as its form field has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _report(merge: dict[str, Any]) -> dict[str, Any]:
+    """What the template shows of a report."""
+    report, inputs = merge["report"], merge["inputs"]
+    modules = sorted(report["per_module"], key=lambda module: _natural(module["path"]))
+    weights = resolve_weights(merge["method"], [item["weight"] for item in inputs])
+    cosine = report.get("interference", {}).get("cosine", [])
     return {
         "energy_kept": f"{report['energy_kept']:.2%}",
         "relative_error": f"{report['relative_error']:.2%}",
+        "contributions": _contributions(inputs, weights, modules),
         "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
-        "modules": modules[:SHOWN_MODULES],
+        "modules": [_module(module, inputs, weights) for module in modules[:SHOWN_MODULES]],
         "more_modules": max(0, len(modules) - SHOWN_MODULES),
+        "columns": inputs if len(inputs) <= SHOWN_PARENTS else [],
+        "cosine": _cosine_rows(inputs, cosine) if 2 <= len(cosine) <= SHOWN_COSINES else None,
     }
+
+
+def _natural(path: str) -> list[tuple[bool, int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in path.split(".")]
+
+
+def _contributions(
+    inputs: list[dict[str, Any]], weights: list[float], modules: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Per parent |weight as applied| x ‖ΔW‖ over all modules, as a share of their sum, and where its part starts."""
+    norms = [math.hypot(*(module["norm_in"][index] for module in modules)) for index in range(len(inputs))]
+    sizes = [abs(weight) * norm for weight, norm in zip(weights, norms, strict=True)]
+    total = sum(sizes) or 1.0
+    rows, start = [], 0.0
+    for index, (item, size) in enumerate(zip(inputs, sizes, strict=True)):
+        percent = 100 * size / total
+        shown = {"applied": weights[index], "norm": norms[index], "percent": percent, "start": start}
+        rows.append(item | shown | {"colour": index % COLOURS})
+        start += percent
+    return rows
+
+
+def _module(module: dict[str, Any], inputs: list[dict[str, Any]], weights: list[float]) -> dict[str, Any]:
+    """A module's row; `most` names the parent with the largest weighted change in it."""
+    sizes = [abs(weight) * norm for weight, norm in zip(weights, module["norm_in"], strict=True)]
+    return module | {"most": inputs[sizes.index(max(sizes))]["adapter"]}
+
+
+def _cosine_rows(inputs: list[dict[str, Any]], cosine: list[list[float]]) -> list[dict[str, Any]]:
+    """The matrix with a step 0 (orthogonal) to 4 (parallel) for each cell's shade."""
+    shaded = [[{"value": value, "step": round(4 * min(abs(value), 1))} for value in row] for row in cosine]
+    return [{"adapter": item["adapter"], "cells": row} for item, row in zip(inputs, shaded, strict=True)]

@@ -2,33 +2,39 @@
 
 from typing import Any
 
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from registry.queries import Caller, visible_adapters
-from registry.search import Search, find_with_facets
+from registry.models import Adapter, AdapterTag
+from registry.queries import visible_adapters
 from retrieval.request import DEFAULT_ROUTER
 from retrieval.spaces import warm_up
 
 DEFAULT_METHOD = "weighted_sum"
-READY = Search("", {"state": ("ready",)}, "-downloads")
 SUGGESTED_BASES = 3
+CHOICES = 100
 
 
 @require_safe
 def retrieve(request: HttpRequest) -> HttpResponse:
     warm_up()
-    found = find_with_facets(request.user, READY)
+    ready = visible_adapters(request.user).filter(head__isnull=False)
+    tags = AdapterTag.objects.filter(adapter__in=ready).order_by("name").values_list("name", flat=True)
     context = {
         "section": "retrieve",
-        "experts": len(found.ids),
-        "bases": sorted(name for name, _ in found.facets["base_model"]),
-        "tags": [name for name, _ in found.facets["tag"]],
-        "licenses": [name for name, _ in found.facets["license"]],
+        "experts": ready.count(),
+        "bases": _choices(ready, "base_model"),
+        "tags": tags.distinct()[:CHOICES],
+        "licenses": _choices(ready, "license"),
         "default_router": DEFAULT_ROUTER,
     }
     return render(request, "retrieval/retrieve.html", context)
+
+
+def _choices(ready: QuerySet[Adapter], column: str) -> list[str]:
+    return list(ready.exclude(**{column: ""}).order_by(column).values_list(column, flat=True).distinct())
 
 
 @require_safe
@@ -38,17 +44,14 @@ def merge(request: HttpRequest) -> HttpResponse:
         "section": "merge",
         "default_method": DEFAULT_METHOD,
         "owners": [namespace.name for namespace in owners],
-        "suggestions": _suggestions(request.user),
+        "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
     }
     return render(request, "retrieval/merge.html", context)
 
 
-def _suggestions(user: Caller) -> list[dict[str, Any]]:
+def _suggestions(ready: QuerySet[Adapter]) -> list[dict[str, Any]]:
     """For the base models with the most experts, two of them to begin with."""
-    facets = find_with_facets(user, READY).facets
-    bases = [name for name, count in facets["base_model"] if count > 1][:SUGGESTED_BASES]
-    ready = visible_adapters(user).filter(state="ready").order_by("-downloads", "pk")
-    return [
-        {"base_model": base, "adapters": list(ready.filter(base_model=base).values_list("full_name", flat=True)[:2])}
-        for base in bases
-    ]
+    shared = ready.exclude(base_model="").order_by().values_list("base_model").annotate(count=Count("pk"))
+    bases = shared.filter(count__gt=1).order_by("-count", "base_model")[:SUGGESTED_BASES]
+    ordered = ready.order_by("-downloads", "pk").values_list("full_name", flat=True)
+    return [{"base_model": base, "adapters": list(ordered.filter(base_model=base)[:2])} for base, _ in bases]

@@ -3,9 +3,10 @@
 const API = "/api/v1/";
 
 export class ApiError extends Error {
-  constructor(status, body) {
+  constructor(status, body, retryAfterS = 0) {
     super(body.message || `The server answered ${status}.`);
     this.status = status;
+    this.retryAfterS = retryAfterS;
     this.code = body.code;
     this.detail = body.detail || {};
   }
@@ -23,7 +24,7 @@ export async function call(method, path, body) {
     throw new ApiError(0, { message: "The server cannot be reached. Check your connection and try again." });
   }
   const data = answer.status === 204 ? null : await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new ApiError(answer.status, data || {});
+  if (!answer.ok) throw new ApiError(answer.status, data || {}, Number(answer.headers.get("Retry-After")));
   return data;
 }
 
@@ -39,20 +40,29 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export function clearErrors(form) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) {
-    field.removeAttribute("aria-invalid");
-    field.removeAttribute("aria-describedby");
-  }
+  for (const field of form.querySelectorAll("[aria-invalid]")) unmarkField(field);
   for (const note of form.querySelectorAll("p.error")) note.remove();
   const box = form.querySelector("[data-errors]");
   if (box) box.replaceChildren();
 }
 
+// Puts a message below a field and ties it to it; one at a time. A field names its lasting hint in data-hint.
 export function markField(field, message) {
-  const note = el("p", { class: "error", id: `${field.id || field.name}-error` }, message);
+  const id = `${field.id || field.name}-error`;
+  const known = document.getElementById(id);
+  // The same words again would be read out again.
+  if (known?.textContent === message) return;
+  known?.remove();
   field.setAttribute("aria-invalid", "true");
-  field.setAttribute("aria-describedby", note.id);
-  (field.closest(".field") || field.parentElement).append(note);
+  field.setAttribute("aria-describedby", [field.dataset.hint, id].filter(Boolean).join(" "));
+  (field.closest(".field") || field.parentElement).append(el("p", { class: "error", id }, message));
+}
+
+export function unmarkField(field) {
+  document.getElementById(`${field.id || field.name}-error`)?.remove();
+  field.removeAttribute("aria-invalid");
+  if (field.dataset.hint) field.setAttribute("aria-describedby", field.dataset.hint);
+  else field.removeAttribute("aria-describedby");
 }
 
 const text = (value) => (Array.isArray(value) ? value.map(text).join(" ") : typeof value === "string" ? value : JSON.stringify(value));

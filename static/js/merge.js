@@ -1,147 +1,257 @@
-// The merge page: inputs with weights, a method with its parameters, what to make of the result.
+// The merge page: inputs with weights, a method with its parameters, what to make of the result; checked while you type.
 
-import { call, clearErrors, el, markField, showError } from "./api.js";
-import { readParams, showParams } from "./params.js";
+import { fits, query, readAddress, writeAddress } from "./address.js";
+import { call, clearErrors, el, markField, showError, unmarkField } from "./api.js";
+import { Inputs } from "./merge-inputs.js";
+import { checkParams, showParams } from "./params.js";
+import { LONG, RecipeForm } from "./recipe-form.js";
+import { showShares } from "./shares.js";
 import { showSnippets } from "./snippets.js";
 
-const form = document.getElementById("merge-form");
+const DELAY_MS = 300;
+const $ = (id) => document.getElementById(id);
+const form = $("merge-form");
 const fields = form.elements;
-const inputsBox = document.getElementById("inputs");
-const template = document.getElementById("input-template");
-const paramsBox = document.getElementById("params");
-const names = document.getElementById("adapter-names");
-let merges = [];
-let rowCount = 0;
-
-const rows = () => [...inputsBox.children];
-const method = () => merges.find(({ name }) => name === fields.method.value);
-const RANK_VALUE = { fixed: ["Rank", 16, 1], energy: ["Share of the energy to keep, (0, 1]", 0.99, "any"] };
-
-function addRow(adapter = "", weight = "") {
-  const row = template.content.firstElementChild.cloneNode(true);
-  rowCount += 1;
-  const [name, number] = row.querySelectorAll("input");
-  name.id = `adapter-${rowCount}`;
-  number.id = `weight-${rowCount}`;
-  row.querySelectorAll("label").forEach((label, index) => { label.htmlFor = [name.id, number.id][index]; });
-  name.value = adapter;
-  number.value = weight;
-  name.addEventListener("input", suggest);
-  row.querySelector("button").addEventListener("click", () => { row.remove(); showRequest(); });
-  inputsBox.append(row);
-  return name;
-}
-
-// `owner/name` or `owner/name@revision`, as in a recipe.
-function inputOf(row) {
-  const [name, number] = row.querySelectorAll("input");
-  const [adapter, revision] = name.value.trim().split("@");
-  const input = { adapter };
-  if (revision) input.revision = revision;
-  if (number.value !== "") input.weight = Number(number.value);
-  return input;
-}
-
-function output() {
-  const rank = { mode: fields.rank_mode.value };
-  if (rank.mode in RANK_VALUE) rank.value = Number(fields.rank_value.value);
-  const made = { rank };
-  if (fields.dtype.value) made.dtype = fields.dtype.value;
-  if (fields.publish.checked) Object.assign(made, { name: `${fields.owner.value}/${fields.output_name.value.trim()}`, visibility: fields.visibility.value });
-  return made;
-}
-
-function request() {
-  return { method: fields.method.value, inputs: rows().map(inputOf).filter(({ adapter }) => adapter), params: readParams(paramsBox, method()?.params), output: output() };
-}
-
-const showRequest = () => showSnippets(document.getElementById("snippets"), "merges/", request());
-
+const isLoggedIn = form.dataset.loggedIn === "yes";
+const say = (text) => { $("announcer").textContent = text; };
+const inputs = new Inputs($("inputs"), $("input-template"), {
+  onChange: () => changed(),
+  say,
+  // That of the first other input which the last preview knew.
+  baseModel: (row) => inputs.named.filter((other) => other !== row).map(({ known }) => known?.base_model).find(Boolean) || "",
+  isRelative: () => recipe.method?.weights === "relative",
+});
+let recipe;
 let timer;
-function suggest({ target }) {
+let checks = 0;
+
+const FIELD_OF = { method: "method", params: "method", "output.name": "output_name", "output.dtype": "dtype", "output.visibility": "output_name", output: "rank_mode" };
+
+// The first problem of a field is the one to mend first.
+function markOnce(field, message) {
+  if (!field.hasAttribute("aria-invalid")) markField(field, message);
+}
+
+// Puts a problem beside what causes it. Returns false where nothing on the page does.
+function place({ where, code, message }) {
+  const [, index, part] = where.match(/^inputs\[(\d+)\](?:\.(\w+))?/) || [];
+  const row = index !== undefined && !recipe.retrieval ? inputs.named[index] : undefined;
+  if (row) {
+    // A name that is being typed is not a wrong one yet.
+    if (code === "not_found" && document.activeElement === row.name) return true;
+    markOnce(row.field(part), message);
+  } else if (where.startsWith("inputs") || where === "weights") showInputsError(message);
+  else if (where.startsWith("params.")) {
+    const field = $("params").querySelector(`[name="${CSS.escape(where.slice(7))}"]`);
+    if (!field) return false;
+    markOnce(field, message);
+  } else if (where === "output.rank") markOnce($("rank-value").hidden ? fields.rank_mode : fields.rank_value, message);
+  else if (FIELD_OF[where] && !fields[FIELD_OF[where]].closest("[hidden]")) markOnce(fields[FIELD_OF[where]], message);
+  else return false;
+  return true;
+}
+
+function showInputsError(message) {
+  const box = $("inputs-error");
+  box.textContent = message;
+  box.hidden = !message;
+}
+
+function unmarkAll() {
+  for (const row of inputs.rows) row.unmark();
+  for (const field of [fields.method, fields.rank_mode, fields.rank_value, fields.dtype, fields.output_name]) unmarkField(field);
+  showInputsError("");
+}
+
+const list = (items) => el("ul", {}, ...items.map((text) => el("li", {}, text)));
+
+function rankText(preview) {
+  const mode = fields.rank_mode.value;
+  const ranks = preview.inputs.filter(Boolean).map(({ rank }) => rank);
+  const origin = new Set(ranks).size > 1 ? `the highest of ${ranks.join(", ")}` : "that of the inputs";
+  const file = preview.rank === null ? "" : `The file has rank ${preview.rank}`;
+  if (mode === "max_input") return file && `${file}, ${origin}; what does not fit is cut off by its singular values.`;
+  if (mode === "fixed") return file && (preview.rank < fields.rank_value.value ? `${file}: no module can have more.` : `${file}.`);
+  if (mode === "energy") return "The file has the lowest rank at which every module keeps that share; the result decides.";
+  const sum = ranks.reduce((total, rank) => total + rank, 0);
+  return recipe.method?.weights === "absolute" && sum ? `The file has as much rank as the sum needs, at most ${ranks.join(" + ")} = ${sum}.` : "The file has as much rank as the result needs, which can be that of whole modules.";
+}
+
+// Warnings that have a place of their own are told there.
+function showHints(preview) {
+  $("rank-hint").textContent = rankText(preview);
+  const told = Object.fromEntries(preview.warnings.map(({ code, message }) => [code, message]));
+  const isFree = isLoggedIn && recipe.name !== null && !recipe.name.endsWith("/") && !preview.problems.some(({ where }) => where === "output.name");
+  $("name-hint").textContent = told.new_revision || (isFree ? `${recipe.name} is free.` : "");
+  const hidden = preview.inputs.filter((input) => input?.visibility === "private").map(({ adapter }) => adapter);
+  if (!recipe.hasChosenVisibility) fields.visibility.value = hidden.length ? "private" : "public";
+  $("visibility-hint").textContent = told.private_parent || (hidden.length ? `${hidden.join(", ")} ${hidden.length > 1 ? "are" : "is"} private, so the merge is, too, unless you choose otherwise.` : "");
+  return preview.warnings.filter(({ code }) => !["new_revision", "private_parent", "not_authenticated"].includes(code)).map(({ message }) => message);
+}
+
+function showVerdict(preview, unplaced, warnings) {
+  const box = $("verdict");
+  const known = preview.inputs.filter(Boolean);
+  const count = preview.problems.length;
+  const experts = `${known.length} ${known.length === 1 ? "expert" : "experts"}`;
+  const text = preview.mergeable ? `Ready: ${experts} of ${known[0].base_model || "an unnamed base"}${preview.rank === null ? "" : ` become one of rank ${preview.rank}`}.` : `${count === 1 ? "1 problem stands" : `${count} problems stand`} in the way${unplaced.length === count ? ":" : ", each shown beside its cause."}`;
+  box.className = `verdict notice ${preview.mergeable ? (warnings.length ? "warn" : "good") : "bad"}`;
+  const parts = [el("p", {}, text)];
+  if (unplaced.length) parts.push(list(unplaced.map(({ message }) => message)));
+  if (warnings.length) parts.push(list(warnings));
+  box.replaceChildren(...parts);
+}
+
+function showPreview(preview) {
+  unmarkAll();
+  recipe.inputs.named.forEach((row, index) => { row.known = recipe.retrieval ? null : preview.inputs[index]; });
+  showRetrieved(preview);
+  showRows(preview.norms);
+  const unplaced = preview.problems.filter((problem) => !place(problem));
+  const warnings = showHints(preview);
+  showVerdict(preview, unplaced, preview.mergeable ? warnings : []);
+  showRequest();
+}
+
+function showRetrieved(preview) {
+  if (!recipe.retrieval) return;
+  recipe.found = preview.inputs.filter(Boolean);
+  const items = recipe.found.map(({ adapter, weight }) => el("li", { class: "row between" }, el("a", { href: `/adapters/${adapter}/` }, adapter), el("span", { class: "number muted" }, weight === null ? "" : `weight ${Number(weight.toPrecision(3))}`)));
+  $("retrieved").replaceChildren(...items);
+  recipe.suggestName(recipe.found.map(({ adapter }) => adapter));
+}
+
+// What depends on the rows alone, without asking the server. `norms`: by input, where they are known.
+function showRows(norms) {
+  const { rows, named } = inputs;
+  const kind = recipe.method?.weights;
+  const given = named.map(({ weight }) => (weight.value === "" ? null : Number(weight.value)));
+  const fallback = kind === "relative" ? 1 : 1 / Math.max(1, named.length);
+  if (norms) named.forEach((row, index) => { row.norm = norms[index] ?? null; });
+  rows.forEach((row, index) => { row.describe(row.known ?? null, row.norm ?? null, fallback); row.label(index + 1, rows.length); });
+  const shown = named.map((row, index) => ({ name: row.adapter, weight: given[index], norm: row.norm }));
+  showShares($("shares"), recipe.retrieval ? [] : shown, kind);
+  for (const row of rows) row.colour(named.indexOf(row));
+  $("input-count").textContent = named.length ? `${named.length}` : "";
+  $("begin").hidden = !recipe.isBlank;
+  $("pin-inputs").hidden = !named.some(({ known, revision }) => known && !revision.value);
+}
+
+function showRequest() {
+  showSnippets($("snippets"), "merges/", recipe.request(), { needsToken: true });
+  $("too-long").hidden = !writeAddress(recipe.toAddress(), LONG);
+}
+
+async function check() {
+  checks += 1;
+  const mine = checks;
+  if (recipe.isBlank) {
+    unmarkAll();
+    $("verdict").className = "verdict small muted";
+    $("verdict").textContent = "Name the experts to merge.";
+    return;
+  }
+  try {
+    const preview = await call("POST", "merges/preview/", recipe.previewRequest());
+    if (mine === checks) showPreview(preview);
+  } catch (error) {
+    if (mine !== checks) return;
+    const again = el("button", { type: "button", class: "button small" }, "Check again");
+    again.addEventListener("click", check);
+    $("verdict").className = "verdict notice bad";
+    $("verdict").replaceChildren(el("p", {}, `The recipe could not be checked. ${error.message}`), again);
+  }
+}
+
+function changed() {
+  $("publish-fields").hidden = !fields.publish.checked;
+  if (!recipe.retrieval) recipe.suggestName(inputs.named.map(({ adapter }) => adapter));
+  showRows();
+  showRequest();
+  checkParams($("params"), recipe.method?.params);
   clearTimeout(timer);
-  timer = setTimeout(async () => {
-    const { results } = await call("GET", `adapters/?state=ready&page_size=10&search=${encodeURIComponent(target.value)}`);
-    names.replaceChildren(...results.map(({ name, base_model: base }) => el("option", { value: name }, base)));
-  }, 200);
+  timer = setTimeout(check, DELAY_MS);
 }
 
 function showMethod() {
-  const chosen = method();
-  document.getElementById("method-summary").textContent = chosen?.summary || "";
-  document.getElementById("method-source").textContent = chosen?.source || "";
-  showParams(paramsBox, chosen?.params);
+  $("method-summary").textContent = recipe.method?.summary || "";
+  $("method-source").textContent = recipe.method?.source ? `After ${recipe.method.source}.` : "";
 }
 
-function showRank() {
-  const [label, value, step] = RANK_VALUE[fields.rank_mode.value] || [];
-  const box = document.getElementById("rank-value");
-  box.hidden = !label;
-  if (!label || box.dataset.mode === fields.rank_mode.value) return;
-  box.dataset.mode = fields.rank_mode.value;
-  box.querySelector("label").textContent = label;
-  Object.assign(fields.rank_value, { value, step });
-}
-
-function showOutput() {
-  document.getElementById("publish-fields").hidden = !fields.publish.checked;
-}
-
-// The field that a key of a refusal's detail is about: `output.name`, `inputs[1].weight`, …
-function fieldOf(key) {
-  const [, index, part] = key.match(/^inputs\[(\d+)\](\.weight)?/) || [];
-  if (index !== undefined) return rows().filter((row) => inputOf(row).adapter)[index]?.querySelectorAll("input")[part ? 1 : 0];
-  return { name: fields.output_name, "output.name": fields.output_name, "output.rank": fields.rank_mode, "output.rank.value": fields.rank_value, "output.dtype": fields.dtype }[key];
-}
-
-function showRefusal(error) {
-  const refused = error.detail.inputs;
-  if (Array.isArray(refused)) {
-    const found = refused.map(({ adapter, message }) => {
-      const row = rows().filter((item) => inputOf(item).adapter === adapter).at(-1);
-      if (row) markField(row.querySelector("input"), message);
-      return Boolean(row);
-    });
-    if (found.every(Boolean)) return;
-  }
-  const field = error.code === "invalid_params" ? paramsBox.querySelector(`[name="${CSS.escape(error.message.split(" ")[0])}"]`) : Object.keys(error.detail).map(fieldOf).find(Boolean);
-  if (field) {
-    markField(field, error.message);
-    field.focus();
-  } else showError(form, error);
+function showRetrieval() {
+  const { retrieval } = recipe;
+  $("retrieval").hidden = !retrieval;
+  $("listed").hidden = Boolean(retrieval);
+  if (!retrieval) return;
+  const { text, texts, examples, router, k, params, base_model: base, filters = {} } = retrieval;
+  const asked = text ?? (examples || texts || []).map((item) => item?.input ?? item).join(" / ");
+  const text_ = asked.length > 200 ? `${asked.slice(0, 200)} …` : asked;
+  $("retrieval").querySelector(".retrieval-text").textContent = `Whatever a retrieval finds for “${text_}”, with its weights. Found now:`;
+  const address = new URLSearchParams(Object.entries({ text, router, k, base_model: base }).filter(([, value]) => value !== undefined));
+  for (const line of examples || []) address.append("examples", typeof line === "string" ? line : JSON.stringify(line));
+  for (const [key, values] of Object.entries(filters)) for (const value of [values].flat()) address.append(key, value);
+  for (const [key, value] of Object.entries(params || {})) address.set(`param.${key}`, String(value));
+  $("edit-retrieval").href = `/retrieve/?${query(address)}`;
+  $("edit-retrieval").hidden = !fits(address);
 }
 
 async function submit(event) {
   event.preventDefault();
   clearErrors(form);
+  if (!isLoggedIn) {
+    showRequest();
+    location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
+    return;
+  }
   const button = form.querySelector("button[type=submit]");
   button.disabled = true;
   try {
-    const { job } = await call("POST", "merges/", request());
+    const { job } = await call("POST", "merges/", recipe.request());
     location.assign(`/jobs/${job.id}/`);
   } catch (error) {
-    showRefusal(error);
+    showError(form, error);
+    if (recipe.name?.endsWith("/")) markField(fields.output_name, "Give the merge a name, or do not register it.");
+    else await check();
+    form.querySelector("[aria-invalid=true]")?.focus();
     button.disabled = false;
   }
 }
 
-async function start() {
-  for (const input of JSON.parse(document.getElementById("given-inputs").textContent)) addRow(input.adapter, input.weight);
-  while (rows().length < 2) addRow();
-  document.getElementById("add-input").addEventListener("click", () => addRow().focus());
-  ({ merges } = await call("GET", "methods/"));
-  fields.method.replaceChildren(...merges.map(({ name, title }) => el("option", { value: name, selected: name === form.dataset.method }, title)));
-  showMethod();
-  showRank();
-  showOutput();
-  // On the field first, so that the request is read from the fields of the new choice.
-  fields.method.addEventListener("input", showMethod);
-  fields.rank_mode.addEventListener("input", showRank);
-  fields.publish.addEventListener("input", showOutput);
-  form.addEventListener("input", showRequest);
+function listen() {
+  $("add-input").addEventListener("click", () => { inputs.add().name.focus(); changed(); });
+  $("pin-inputs").addEventListener("click", () => {
+    for (const row of inputs.named) if (row.known) row.pin(row.known.revision);
+    say("Every input is pinned to the revision that it has now.");
+    changed();
+  });
+  $("fix-retrieval").addEventListener("click", () => {
+    inputs.replace((recipe.found || []).map(({ adapter, revision, weight }) => ({ adapter, revision, weight: Number(weight.toPrecision(6)) })));
+    recipe.retrieval = null;
+    showRetrieval();
+    changed();
+  });
+  // Before the form's own listener, so that the request is read from the fields of the new choice.
+  fields.method.addEventListener("input", () => { showMethod(); showParams($("params"), recipe.method?.params); });
+  fields.rank_mode.addEventListener("input", () => recipe.showRank());
+  fields.output_name.addEventListener("input", () => { recipe.hasNamed = fields.output_name.value !== ""; });
+  for (const radio of fields.visibility) radio.addEventListener("input", () => { recipe.hasChosenVisibility = true; });
+  form.addEventListener("input", () => { form.querySelector("[data-errors]").replaceChildren(); changed(); });
+  form.addEventListener("change", changed);
   form.addEventListener("submit", submit);
-  form.querySelector("button[type=submit]").disabled = form.dataset.mayMerge !== "yes";
-  showRequest();
+}
+
+async function start() {
+  const { merges } = await call("GET", "methods/");
+  fields.method.replaceChildren(...merges.map(({ name, title }) => el("option", { value: name, selected: name === form.dataset.method }, title)));
+  recipe = new RecipeForm(form, $("params"), inputs, merges);
+  const { params, isLost } = readAddress();
+  recipe.fromAddress(params);
+  $("lost").hidden = !isLost;
+  showMethod();
+  showRetrieval();
+  listen();
+  form.querySelector("button[type=submit]").disabled = false;
+  changed();
 }
 
 start().catch((error) => showError(form, error));

@@ -5,17 +5,17 @@ import { el } from "./api.js";
 const EXTERNAL_URL = document.querySelector("meta[name=external-url]").content;
 const LOGGED_IN = document.querySelector("meta[name=user]").content !== "";
 
-export function curl(path, body) {
+export function curl(path, body, hasToken = LOGGED_IN) {
   const lines = [`curl -sS ${EXTERNAL_URL}/api/v1/${path}`, `  -H "Content-Type: application/json"`];
-  if (LOGGED_IN) lines.push(`  -H "Authorization: Bearer $LORADEX_TOKEN"`);
+  if (hasToken) lines.push(`  -H "Authorization: Bearer $LORADEX_TOKEN"`);
   // A quoted here-document: nothing in the text can end a shell string.
   return `${lines.join(" \\\n")} -d @- <<'JSON'\n${JSON.stringify(body, null, 2)}\nJSON`;
 }
 
-export function python(path, body) {
-  const headers = LOGGED_IN ? `,\n    headers={"Authorization": "Bearer " + os.environ["LORADEX_TOKEN"]}` : "";
+export function python(path, body, hasToken = LOGGED_IN) {
+  const headers = hasToken ? `,\n    headers={"Authorization": "Bearer " + os.environ["LORADEX_TOKEN"]}` : "";
   return [
-    LOGGED_IN ? "import os\n\nimport requests\n" : "import requests\n",
+    hasToken ? "import os\n\nimport requests\n" : "import requests\n",
     `answer = requests.post(\n    "${EXTERNAL_URL}/api/v1/${path}",\n    json=${literal(body, "    ")}${headers},\n    timeout=60,\n)`,
     "answer.raise_for_status()\nprint(answer.json())",
   ].join("\n");
@@ -35,9 +35,10 @@ function literal(value, indent) {
   return items.length ? `${open}\n${items.join(",\n")},\n${indent}${close}` : open + close;
 }
 
-// Shows both forms of the request inside `box`.
-export function showSnippets(box, path, body) {
+// Shows both forms of the request inside `box`; with a token where the caller has an account, or the request needs one.
+export function showSnippets(box, path, body, { needsToken = false } = {}) {
+  const hasToken = LOGGED_IN || needsToken;
   const copy = () => el("button", { type: "button", class: "button small copy" }, "Copy");
   const block = (title, code) => el("div", { class: "snippet" }, el("h3", {}, title), copy(), el("pre", {}, el("code", {}, code)));
-  box.replaceChildren(block("curl", curl(path, body)), block("Python", python(path, body)));
+  box.replaceChildren(block("curl", curl(path, body, hasToken)), block("Python", python(path, body, hasToken)));
 }

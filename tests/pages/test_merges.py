@@ -121,7 +121,7 @@ def test_a_thousand_modules_and_many_parents_stay_a_table(browser: Client, paren
         recipe_hash="c" * 64, weights=put_bytes(b"w"), config=put_bytes(b"c"), report=report
     )
     Merge.objects.filter(pk=merge["id"]).update(artefact=artefact)
-    Job.objects.filter(merge=merge["id"]).update(status="succeeded")
+    Job.objects.filter(merge=merge["id"]).update(status="succeeded", result={"merge": merge["id"]})
     answer = browser.get(f"/merges/{merge['id']}/")
     assert len(answer.context["modules"]) == 1000
     assert answer.context["modules"][2]["path"] == "model.layers.2.q"
