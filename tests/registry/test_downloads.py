@@ -6,8 +6,9 @@ import zipfile
 import pytest
 from django.test import RequestFactory
 
-from registry.downloads import archive_response, file_response
-from registry.storage import put_bytes
+from registry.downloads import CHUNK_BYTES, archive_response, file_response
+from registry.errors import BlobDamaged
+from registry.storage import put_bytes, store
 
 pytestmark = pytest.mark.django_db
 DATA = bytes(range(256)) * 4
@@ -69,3 +70,42 @@ def test_an_archive_is_a_plain_zip_and_the_same_every_time(blob):
         assert archive.read("a.txt") == DATA
         assert archive.testzip() is None
         assert archive.infolist()[0].compress_type == zipfile.ZIP_STORED
+
+
+def test_a_head_request_gets_the_facts_without_the_bytes(blob):
+    response = file_response(RequestFactory().head("/"), "adapter_config.json", blob)
+    assert (response.status_code, response["Content-Length"]) == (200, str(len(DATA)))
+    assert b"".join(response) == b""
+
+
+@pytest.mark.parametrize("size_bytes", [100, CHUNK_BYTES, 3 * CHUNK_BYTES + 1])
+def test_of_a_damaged_file_the_end_is_never_sent(size_bytes):
+    """Content-Length promises more than comes, so that every client notices."""
+    blob = put_bytes(bytes(size_bytes))
+    path = store().local(blob.sha256)
+    path.write_bytes(b"!" + path.read_bytes()[1:])
+    try:
+        for response in (
+            file_response(RequestFactory().get("/"), "adapter_model.safetensors", blob),
+            archive_response("x", {"adapter_model.safetensors": blob}),
+        ):
+            sent: list[bytes] = []
+            with pytest.raises(BlobDamaged):
+                sent.extend(response)
+            response.close()
+            assert b"PK\5\6" not in b"".join(sent)
+            if "Content-Length" in response:
+                assert sum(map(len, sent)) < size_bytes
+    finally:
+        path.unlink()
+
+
+def test_a_file_that_is_not_there_or_cut_short_is_refused_before_a_byte_is_sent():
+    blob = put_bytes(b"cut short")
+    path = store().local(blob.sha256)
+    for damage in (lambda: path.write_bytes(b"cut"), path.unlink):
+        damage()
+        with pytest.raises(BlobDamaged):
+            file_response(RequestFactory().get("/"), "README.md", blob)
+        with pytest.raises(BlobDamaged):
+            archive_response("x", {"README.md": blob})
