@@ -132,7 +132,7 @@ class Client:
         files = {file: (file, (folder / file).read_bytes()) for file in known if (folder / file).exists()}
         return self.post("/adapters/", files=files, data={"name": name, **fields})
 
-    def finished(self, job: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
+    def finished(self, job: dict[str, Any], timeout_s: float = 180) -> dict[str, Any]:
         """The job once it has reached a final state."""
 
         def final() -> dict[str, Any] | None:

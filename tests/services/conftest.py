@@ -9,6 +9,7 @@ from tests.journeys.server import Site, running_site
 from tests.services.postgres import Postgres
 from tests.services.redis_server import RedisServer
 from tests.services.seaweed import SeaweedFS, running_seaweedfs
+from tests.services.stacks import LEASE_S, Stack
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +58,16 @@ def site(tmp_path_factory: pytest.TempPathFactory, new_services) -> Iterator[Sit
     """A site with one worker on real services."""
     with running_site(tmp_path_factory.mktemp("site"), **new_services()) as running:
         yield running
+
+
+@pytest.fixture(scope="session", params=["embedded", "services"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A site without a worker and with short leases, on SQLite and a folder, and on PostgreSQL, Redis and S3."""
+    real = request.param == "services"
+    env = request.getfixturevalue("new_services")() if real else {}
+    folder = tmp_path_factory.mktemp(request.param)
+    with running_site(folder / "data", worker=False, JOB_LEASE_S=str(LEASE_S), **env) as running:
+        made = Stack(running, running.client(running.create_token("ada")))
+        made.redis = request.getfixturevalue("redis_server") if real else None
+        made.prepare(folder)
+        yield made
