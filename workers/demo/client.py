@@ -7,6 +7,7 @@ import time
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 
@@ -22,11 +23,14 @@ class DemoError(Exception):
 
 
 class Client:
-    """Speaks to a site at `address` (scheme://host:port), which expects `host` as the Host header."""
+    """Speaks to a site at `address` (scheme://host:port) as a proxy would that serves it as `external_url`."""
 
-    def __init__(self, address: str, host: str, token: str = "") -> None:
+    def __init__(self, address: str, external_url: str, token: str = "") -> None:
         self._address = address
-        self._headers = {"Host": host} | ({"Authorization": f"Bearer {token}"} if token else {})
+        scheme, host = urlsplit(external_url)[:2]
+        self._headers = {"Host": host, "X-Forwarded-Proto": scheme}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._pool = urllib3.PoolManager(retries=False, timeout=UPLOAD_TIMEOUT_S)
 
     def request(self, method: str, path: str, **options: Any) -> urllib3.BaseHTTPResponse:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.conf import settings
 
@@ -29,7 +28,7 @@ class Site:
 
     def client(self, token: str = "") -> Client:
         host = "127.0.0.1" if settings.HOST in ANY_ADDRESS else settings.HOST
-        return Client(f"http://{host}:{settings.PORT}", urlsplit(settings.EXTERNAL_URL).netloc, token)
+        return Client(f"http://{host}:{settings.PORT}", settings.EXTERNAL_URL, token)
 
     def wait(self) -> None:
         """Until somebody stops this process. Raises: DemoError if the site ends by itself."""
