@@ -145,7 +145,7 @@ def import_folder(user: AbstractBaseUser, found: Found, said: Described) -> Outc
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, InvalidAdapter):
-        return "; ".join(f"{problem.where}: {problem.message}" for problem in error.problems)
+        return " ".join(f"{problem.where}: {problem.message}" for problem in error.problems)
     return str(error)
 
 

@@ -35,7 +35,11 @@ def log_in(page: Page, site: Site, name: str, *, staff: bool = False) -> None:
 
 def watch_requests(page: Page) -> list[Request]:
     seen: list[Request] = []
-    page.on("request", seen.append)
+
+    def note(request: Request) -> None:
+        seen.append(request)
+
+    page.on("request", note)
     return seen
 
 
@@ -211,7 +215,7 @@ def test_others_do_not_see_the_import_page(site: Site) -> None:
 
 
 def test_the_page_of_a_job_survives_a_lost_connection(site: Site) -> None:
-    with open_browser(site.url, expected=("Failed to load resource", "status of 5")) as (page, _):
+    with open_browser(site.url, expected=("Failed to load resource", "htmx:")) as (page, _):
         log_in(page, site, "bela")
         code = (
             "from registry.models import Job, JobLog; from django.contrib.auth.models import User; "
