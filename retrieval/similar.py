@@ -14,6 +14,9 @@ from retrieval.live import current_view
 from retrieval.models import Prototype
 from retrieval.search import DECIMALS, exact_scores
 
+# Comparing Arrow vectors reads a file per adapter, a megabyte or so each.
+MAX_COMPARED = 500
+
 Vectors = dict[str, NDArray[np.float32]]
 
 
@@ -21,8 +24,8 @@ def similar(user: Caller, adapter: Adapter, by: str, k: int) -> list[dict[str, A
     """The k adapters most like one, of those that the caller may see: `[{adapter, score}]`, best first.
 
     Args:
-        by: `samples`: cosine of the centroids; `prototype`: mean |cos| of the Arrow vectors of shared modules,
-            adapters of the same base model only. Without samples or vectors, nothing is alike.
+        by: `samples`: cosine of the centroids; `prototype`: mean |cos| of the Arrow vectors of shared modules, among
+            the MAX_COMPARED newest adapters of the same base model. Without samples or vectors, nothing is alike.
     Raises: Invalid: `by` is none of these.
     """
     if by == "samples":
@@ -71,11 +74,12 @@ def _by_prototype(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]
         return []
     vectors = load(read_blob(own.blob))
     others = visible_adapters(user).filter(base_model=adapter.base_model, head__isnull=False).exclude(pk=adapter.pk)
+    compared = dict(others.order_by("-pk").values_list("head_id", "full_name")[:MAX_COMPARED])
     found = []
-    for prototype in arrows.filter(revision__head_of__in=others).select_related("blob", "revision__head_of"):
+    for prototype in arrows.filter(revision__in=compared):
         score = arrow_similarity(vectors, load(read_blob(prototype.blob)))
         if score is not None:
-            found.append({"adapter": prototype.revision.head_of.full_name, "score": score})
+            found.append({"adapter": compared[prototype.revision_id], "score": score})
     return sorted(found, key=lambda match: (-match["score"], match["adapter"]))[:k]
 
 

@@ -153,6 +153,14 @@ def test_similar_by_prototype_stays_within_a_base(client):
     assert client.get("/api/v1/adapters/ada/none/similar/?by=prototype").json() == []
 
 
+def test_similar_by_prototype_reads_no_more_files_than_it_says(client, monkeypatch):
+    monkeypatch.setattr("retrieval.similar.MAX_COMPARED", 1)
+    for name in ("one", "older", "newer"):
+        store_modules(make_expert(f"ada/{name}", base_model="org/base").head, "arrow", {"q": np.array([1.0, 0.0])})
+    found = client.get("/api/v1/adapters/ada/one/similar/?by=prototype").json()
+    assert found == [{"adapter": "ada/newer", "score": 1.0}]
+
+
 @pytest.mark.parametrize("query", ["by=delta", "by=", "by=nothing", "k=0", "k=101", "k=x", "k=²", "k=1e9"])
 def test_similar_refuses(client, query):
     make_expert("ada/sums")

@@ -65,8 +65,11 @@ class Command(BaseCommand):
                 self._progress("checking", done, total, open_ones[0].adapter.full_name)
                 told = done
             time.sleep(0.5)
+            rows = Revision.objects.only("state", "problems", "warnings")
+            now = rows.in_bulk([revision.pk for revision in open_ones])
             for revision in open_ones:
-                revision.refresh_from_db(fields=["state", "problems", "warnings"])
+                for field in ("state", "problems", "warnings"):
+                    setattr(revision, field, getattr(now[revision.pk], field))
         self._progress("checking", total, total, "")
         self._end_progress()
 
