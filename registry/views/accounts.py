@@ -9,6 +9,7 @@ from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -51,6 +52,18 @@ class TokenForm(forms.Form):
     days = forms.IntegerField(
         min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, label="Valid for, days", help_text=f"1 to {MAX_DAYS}."
     )
+
+
+class LogIn(LoginView):
+    template_name = "accounts/login.html"
+    redirect_authenticated_user = True
+    extra_context = {"section": "login"}
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Without the `site` of django.contrib.sites, which would hide ours from the template."""
+        context = super().get_context_data(**kwargs)
+        del context["site"]
+        return context
 
 
 @never_cache

@@ -1,6 +1,6 @@
 """The pages of the registry."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from registry.views import accounts, jobs, merges
@@ -14,15 +14,7 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/", jobs.job, name="job"),
     path("jobs/<uuid:job_id>/cancel/", jobs.cancel_job, name="cancel_job"),
     path("merges/<uuid:merge_id>/", merges.merge, name="merge_page"),
-    path(
-        "login/",
-        LoginView.as_view(
-            template_name="accounts/login.html",
-            redirect_authenticated_user=True,
-            extra_context={"section": "login"},
-        ),
-        name="login",
-    ),
+    path("login/", accounts.LogIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("signup/", accounts.signup, name="signup"),
     path("settings/tokens/", accounts.tokens, name="tokens"),

@@ -29,6 +29,10 @@ def test_sign_up_refuses_a_name_beside_its_field(client: Client, ada: User, name
     assert User.objects.count() == 1
 
 
+def test_the_login_leads_to_the_sign_up_where_that_is_open(client: Client) -> None:
+    assert client.get("/login/").content.decode().count("/signup/") == 2
+
+
 def test_sign_up_can_be_closed(client: Client, settings: Any) -> None:
     settings.SIGNUP_OPEN = False
     form = {"username": "carol", "password1": PASSWORD, "password2": PASSWORD}
