@@ -41,7 +41,7 @@ def _rows(adapters: list[Adapter]) -> list[dict[str, Any]]:
         ("Base model", [row.base_model or "not stated" for row in adapters]),
         ("Type", [facts.get("peft_type", "") for _, facts in pairs]),
         ("Rank", [row.rank for row in adapters]),
-        ("Alpha", [facts.get("alpha", "") for _, facts in pairs]),
+        ("Alpha", [f"{facts['alpha']:g}" if "alpha" in facts else "" for _, facts in pairs]),
         ("Scaling", [f"{row.scaling:.4g}" if row.scaling is not None else "" for row in adapters]),
         ("Modules", [row.modules_bound for row in adapters]),
         ("Parameters", [f"{facts['parameters']:,}" if "parameters" in facts else "" for _, facts in pairs]),
