@@ -82,7 +82,8 @@ def test_every_make_command_in_the_docs_is_a_target() -> None:
 
 
 def test_every_management_command_in_the_docs_exists() -> None:
-    commands = {path.stem for path in ROOT.glob("*/management/commands/[a-z]*.py")} | {"changepassword", "check"}
+    commands = {path.stem for path in ROOT.glob("*/management/commands/[a-z]*.py")}
+    commands |= {"changepassword", "check", "migrate"}
     said = {name for page in PAGES for name in re.findall(r"manage\.py ([a-z_]+)", page.read_text(encoding="utf-8"))}
     assert "import_folder" in said
     assert said <= commands

@@ -23,7 +23,8 @@ class Command(BaseCommand):
         call_command("prepare_database", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         web = ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]
-        worker = ["celery", "--quiet", "-A", "config", "worker", "--loglevel", "WARNING", "--without-mingle"]
+        alone = ("--without-mingle", "--without-gossip")
+        worker = ["celery", "--quiet", "-A", "config", "worker", "--loglevel", "WARNING", *alone]
         signal.signal(signal.SIGTERM, _interrupt)
         processes = [self._start(command) for command in (web, worker)]
         self.stdout.write(f"Loradex is at {settings.EXTERNAL_URL} (Ctrl-C stops it)")
