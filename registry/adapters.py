@@ -165,10 +165,12 @@ def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: li
     revision.norm = norm
     revision.warnings = warnings
     revision.save(update_fields=["state", "problems", "summary", "modules", "norm", "warnings"])
+    # First, because its lock makes two workers take turns: the head that is read next is not about to move.
+    seq = next_seq()
     adapter = Adapter.objects.select_related("head").get(pk=revision.adapter_id)
     if adapter.head is None or adapter.head.pk < revision.pk:
         adapter.head = revision
-    adapter.change_seq = next_seq()
+    adapter.change_seq = seq
     adapter.save(update_fields=["head", "change_seq", "updated_at"])
     index_adapters([adapter.pk])
 

@@ -54,6 +54,9 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
                 MergeInput(merge=merge, position=position, revision=parent.revision, weight=parent.weight)
                 for position, parent in enumerate(recipe.parents)
             )
+        else:
+            # Two requests at once for a merge that failed must not make two jobs.
+            Merge.objects.select_for_update().get(pk=merge.pk)
         job = merge.jobs.first()
         if job is None or job.status in (Job.Status.FAILED, Job.Status.CANCELLED):
             job = enqueue("merge", owner=user, merge=merge)
