@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +23,17 @@ from registry.stores.base import KEY, Stored, key_of, sha256_of
 logger = logging.getLogger(__name__)
 
 # What an upload holds in memory: as many parts as threads. boto3's own 8 MiB x 10 would not fit into a web process.
-PART_BYTES = 8 * 1024**2
-PART_THREADS = 3
-READ_BUFFER_BYTES = 1024**2
-# Together they bound how long a thread waits for one request that gets no answer: about 50 s.
-CONNECT_TIMEOUT_S = 3
-READ_TIMEOUT_S = 12
+PART_BYTES = 5 * 1024**2
+PART_THREADS = 4
+# Together they bound how long a thread waits for a request that gets no answer: about a minute. The first is also the
+# time in which a part has to be sent, so that a store has to take 2 MB/s in all.
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 20
 ATTEMPTS = 3
+# A body that trickles never times out. After this long, it has to have come at this pace.
+PATIENCE_S = 30
+SLOWEST_BYTES_PER_S = 64 * 1024
+READ_BYTES = 64 * 1024
 # Long enough to follow a redirect; a client that resumes later asks us again.
 URL_LIFETIME_S = 300
 
@@ -126,7 +131,7 @@ class S3Store:
                 if _code(error) == "NoSuchKey":
                     raise FileNotFoundError(f"s3://{self.bucket}/{key_of(sha256)}") from error
                 raise
-        return io.BufferedReader(_Body(body), READ_BUFFER_BYTES)
+        return io.BufferedReader(_Body(body), READ_BYTES)
 
     def size(self, sha256: str) -> int | None:
         with _unavailable():
@@ -210,17 +215,25 @@ class S3Store:
 
 
 class _Body(io.RawIOBase):
-    """The body of an answer; what interrupts it is a StoreUnavailable."""
+    """The body of an answer; what interrupts it is a StoreUnavailable, and so is a pace that comes to nothing."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
+        self._received_bytes = 0
+        # For the store alone: whoever reads may take its time.
+        self._waited_s = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        started = time.monotonic()
         with _unavailable():
-            data = self._body.read(len(buffer))
+            data = self._body.read(min(len(buffer), READ_BYTES))
+        self._waited_s += time.monotonic() - started
+        self._received_bytes += len(data)
+        if self._waited_s > PATIENCE_S and self._received_bytes < SLOWEST_BYTES_PER_S * self._waited_s:
+            raise StoreUnavailable() from TimeoutError(f"{self._received_bytes} bytes in {self._waited_s:.0f} s")
         buffer[: len(data)] = data
         return len(data)
 

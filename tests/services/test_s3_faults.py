@@ -13,6 +13,7 @@ from django.utils import timezone
 from registry.errors import BlobDamaged, StoreUnavailable
 from registry.models import Blob
 from registry.storage import check_blob, local_path, put_bytes, put_file, read_blob, store
+from registry.stores import s3
 from registry.stores.s3 import PART_BYTES
 from tests.services.fault_proxy import (
     Handler,
@@ -32,21 +33,24 @@ from tests.services.seaweed import SeaweedFS, use_store
 pytestmark = pytest.mark.django_db
 
 DATA = os.urandom(100_000)
-READ_TIMEOUT_S = 1
+READ_TIMEOUT_S = 2
 
 
 @pytest.fixture
 def proxy(seaweed: SeaweedFS, settings, monkeypatch) -> Iterator[Proxy]:
-    """What stands between this process and its bucket; what it does not get within a second it asks for again."""
+    """What stands between this process and its bucket."""
     with running_proxy(seaweed.url) as between:
-        env = seaweed.env(seaweed.make_bucket(), between.url)
-        use_store(settings, monkeypatch, env, read_timeout_s=READ_TIMEOUT_S)
+        use_store(settings, monkeypatch, seaweed.env(seaweed.make_bucket(), between.url))
         yield between
 
 
 @pytest.fixture
-def blob(proxy: Proxy) -> Blob:
-    return put_bytes(DATA)
+def blob(proxy: Proxy, seaweed: SeaweedFS, settings, monkeypatch) -> Blob:
+    """A small stored file; what this process does not get of it within two seconds it asks for again."""
+    stored = put_bytes(DATA)
+    env = seaweed.env(store().bucket, proxy.url)
+    use_store(settings, monkeypatch, env, read_timeout_s=READ_TIMEOUT_S)
+    return stored
 
 
 def half(size: int) -> int:
@@ -86,8 +90,21 @@ def test_what_lasts_fails_and_is_never_used(proxy, blob, fault, settings):
     started = time.monotonic()
     with pytest.raises(BlobDamaged if wrong_bytes else StoreUnavailable), local_path(blob):
         raise AssertionError("used")
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     assert list(settings.SCRATCH_DIR.iterdir()) == []
+    proxy.heal()
+    assert read_blob(blob) == DATA
+
+
+def test_a_read_that_trickles_is_given_up(proxy, blob, monkeypatch):
+    """I10: it never times out, and would hold the job or the thread for hours."""
+    monkeypatch.setattr(s3, "PATIENCE_S", 1.5)
+    monkeypatch.setattr(s3, "READ_BYTES", 2048)
+    proxy.inject(drip(READ_TIMEOUT_S / 4), methods="GET")
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        read_blob(blob)
+    assert time.monotonic() - started < 120
     proxy.heal()
     assert read_blob(blob) == DATA
 
