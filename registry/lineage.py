@@ -77,10 +77,12 @@ def lineage_of(user: Caller, revision: Revision) -> Lineage:
 
 
 def _add_ancestors(graph: Lineage, user: Caller, revision: Revision) -> None:
-    below = {revision.pk: _id(revision)}
+    below = {revision.pk: _id(revision)} if hasattr(revision, "merge") else {}
     # Numbered as they come, so that nobody learns whether two hidden parents are the same.
     hidden = count()
     for level in range(-1, -ANCESTOR_LEVELS - 1, -1):
+        if not below:
+            return
         inputs = list(_inputs().filter(merge__revision_id__in=below).order_by("merge_id", "position")[:MAX_READ])
         if len(inputs) > PER_LEVEL:
             graph.more[level] = len(inputs) - PER_LEVEL
@@ -99,6 +101,8 @@ def _add_ancestors(graph: Lineage, user: Caller, revision: Revision) -> None:
 def _add_descendants(graph: Lineage, user: Caller, revision: Revision) -> None:
     above = [revision.adapter_id]
     for level in range(1, DESCENDANT_LEVELS + 1):
+        if not above:
+            return
         inputs = _inputs().filter(revision__adapter_id__in=above, merge__revision__state=Revision.State.READY)
         seen = [
             item
