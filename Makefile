@@ -8,7 +8,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 export CHROMIUM
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format bench
+.PHONY: help demo serve test gallery lint format bench
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -25,6 +25,9 @@ serve: .venv/.models ## the site and a worker, in the foreground
 
 test: lint .venv/.browser ## everything that is checked: linters, types, layers, migrations, unit tests, journeys, browser
 	$(BIN)/python -m pytest
+
+gallery: .venv/.browser ## pictures of every page in every state, in gallery/ or $GALLERY, to look at; each is judged too
+	$(BIN)/python -m pytest tests/journeys/gallery
 
 lint: .venv/.dev ## ruff, mypy, the import arrows, missing migrations
 	$(BIN)/ruff check .
