@@ -159,7 +159,13 @@ def running_site(data_dir: Path, *, worker: bool = True, **env: str) -> Iterator
         url=f"http://127.0.0.1:{port}",
         data_dir=data_dir,
         env=os.environ
-        | {"DJANGO_SETTINGS_MODULE": "config.settings", "DATA_DIR": str(data_dir), "PORT": port, "OMP_NUM_THREADS": "1"}
+        | {
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DATA_DIR": str(data_dir),
+            "PROMETHEUS_MULTIPROC_DIR": str(data_dir / "metrics"),
+            "PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
         | env,
     )
     site.manage("migrate", "--verbosity", "0")
