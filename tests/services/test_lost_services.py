@@ -59,12 +59,13 @@ def test_a_job_outlives_a_restart_of_its_database(services: Stack, postgres, tmp
     """What the job did before is not done twice: one artefact, one revision, one end."""
     marker = tmp_path / "held"
     asked = services.ask_merge(named=True)
-    with services.held_worker("compute", marker), services.worker():
+    with services.held_worker("compute", marker):
         services.reached(marker)
-        postgres.stop()
-        marker.unlink()
-        postgres.start()
-        done = services.finished(asked)
+        with services.worker():
+            postgres.stop()
+            marker.unlink()
+            postgres.start()
+            done = services.finished(asked)
     assert done["status"] == "succeeded", services.site.logs()[-5000:]
     services.assert_published_once(asked)
 
