@@ -8,6 +8,7 @@ queue is bound to the exchange of its name.
 import os
 import uuid
 from pathlib import Path
+from queue import Empty
 from time import time_ns
 from typing import Any
 
@@ -16,8 +17,16 @@ from kombu.utils.json import dumps
 
 
 class Channel(filesystem.Channel):
+    def _get(self, queue: str) -> Any:
+        try:
+            return super()._get(queue)
+        except OSError as error:
+            # The folder is away: a worker waits for it, instead of ending.
+            raise Empty from error
+
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
         folder = Path(self.data_folder_out)
+        folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{uuid.uuid4()}.part"
         part.write_text(dumps(payload), encoding="utf-8")
         # The clock comes first: messages are taken in the order of their names.

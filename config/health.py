@@ -47,6 +47,9 @@ def _database() -> bool:
 def _broker() -> bool:
     with current_app.connection_for_write() as broker:
         broker.ensure_connection(max_retries=1, timeout=2)
+        # A folder is always connected to; asking for the queue tells whether it is there. A new broker has none yet.
+        with suppress(*broker.channel_errors):
+            broker.default_channel.queue_declare(current_app.conf.task_default_queue, passive=True)
         return True
 
 

@@ -1,6 +1,7 @@
 """The embedded broker under several processes' hands."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_messages_arrive_once_and_in_order(broker):
             message.ack()
         assert got == list(range(20))
         assert queue.qsize() == 0
+
+
+def test_a_worker_waits_for_a_folder_that_is_away(broker, tmp_path):
+    with broker.SimpleQueue("celery") as queue:
+        shutil.rmtree(tmp_path)
+        with pytest.raises(queue.Empty):
+            queue.get(timeout=0.1)
+        queue.put({"number": 1})
+        assert queue.get(timeout=5).payload == {"number": 1}
 
 
 class Spy:
