@@ -1,0 +1,188 @@
+"""The merge form: checked while one types, every choice in the address, code that asks for the same merge."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.journeys.browser import open_browser
+from tests.journeys.code_snippets import run_copied
+from tests.journeys.server import Site
+from tests.journeys.test_browser import PASSWORD, sign_up, wait_for_success
+from tests.lora.factories import write_adapter_files
+
+pytestmark = [pytest.mark.journey, pytest.mark.browser]
+
+JOB_S = 300
+SAMPLES = ["Name the capital of Peru.", "Which city is the capital of Chad?"]
+
+
+@pytest.fixture(scope="module")
+def experts(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Four experts of the owner `merle`, one of them of another base."""
+    client = site.client(site.create_token("merle"))
+    folder = tmp_path_factory.mktemp("merle")
+    for seed, name in enumerate(("one", "two", "three", "other")):
+        base = {"base_model_name_or_path": "acme/other-base"} if name == "other" else {}
+        made = write_adapter_files(folder / name, seed=seed, rank=2 + 2 * seed, config_overrides=base)
+        answer = client.upload(f"merle/{name}", made, samples=SAMPLES, license="mit")
+        # The first job of a worker loads the encoder.
+        assert client.finished(answer.json()["job"], JOB_S)["status"] == "succeeded"
+
+
+def verdict(page: Page, text: str) -> None:
+    expect(page.locator("#verdict")).to_contain_text(text, timeout=60_000)
+
+
+def experts_in(page: Page) -> list[str]:
+    return [field.input_value() for field in page.get_by_label("Expert", exact=True).all()]
+
+
+def test_every_choice_is_in_the_address(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "ursula")
+        page.goto("/merge/?input=merle/one:0.25&input=merle/two")
+        page.get_by_label("Method", exact=True).select_option("ties")
+        page.get_by_label("density").fill("0.5")
+        page.get_by_label("Weight", exact=True).nth(1).fill("0.75")
+        page.get_by_role("button", name="Pin the revisions").click(timeout=60_000)
+        page.get_by_label("Rank", exact=True).select_option("fixed")
+        page.get_by_label("Rank of the file").fill("3")
+        page.get_by_label("Data type").select_option("float16")
+        page.get_by_label("Name of the merge").fill("both")
+        page.get_by_label("Private").check()
+        verdict(page, "Ready: 2 experts of acme/tiny-base become one of rank 3.")
+        asked = page.locator("#snippets pre code").first.text_content()
+        assert '"density": 0.5' in asked
+        address = page.url
+        page.goto("/")
+        page.goto(address)
+        verdict(page, "Ready")
+        assert page.locator("#snippets pre code").first.text_content() == asked
+        assert page.url == address
+
+
+def test_problems_stand_beside_what_causes_them(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "vera")
+        inputs = "&".join(f"input=merle/{name}" for name in ("one", "other", "none", "one"))
+        page.goto(f"/merge/?{inputs}&method=ties&param.density=3&rank=fixed:0")
+        verdict(page, "in the way, each shown beside its cause.")
+        rows = page.locator("#inputs > li")
+        expect(rows.nth(1)).to_contain_text("Only adapters of one base model can be merged")
+        expect(rows.nth(2)).to_contain_text("There is no adapter 'merle/none' that you may see.")
+        expect(rows.nth(3)).to_contain_text("The same adapter and revision twice")
+        expect(page.locator("#param-density-error")).to_contain_text("at most 1")
+        expect(page.locator("#rank_value-error")).to_contain_text("whole number")
+
+        for name in ("merle/other", "merle/none", "merle/one"):
+            page.get_by_role("button", name=f"Remove {name}").last.click()
+        page.get_by_label("density").fill("0.3")
+        page.get_by_label("Rank of the file").fill("2")
+        verdict(page, "Ready: 1 expert")
+        expect(page.locator("p.error:visible")).to_have_count(0)
+        page.get_by_label("Name of the merge").fill("not--good")
+        expect(page.locator("#output_name-error")).to_be_visible()
+        page.get_by_label("Name of the merge").fill("fine")
+        expect(page.locator("#name-hint")).to_have_text("vera/fine is free.")
+
+
+def test_the_copied_code_asks_for_the_same_merge(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "wanda")
+        page.goto("/merge/?input=merle/one:0.5&input=merle/two:0.5&name=wanda/both")
+        verdict(page, "Ready")
+        by_curl, by_python = run_copied(page, site.create_token("wanda"))
+        assert by_curl["merge"]["id"] == by_python["merge"]["id"]
+        page.get_by_role("button", name="Merge", exact=True).click()
+        wait_for_success(page)
+        page.goto(f"/merges/{by_curl['merge']['id']}/")
+        expect(page.get_by_role("heading", name="What each parent adds")).to_be_visible()
+
+        # The page of the merge gives its recipe, sorts its modules, and leads back to the form.
+        again, _ = run_copied(page, site.create_token("wanda"))
+        assert again["merge"]["id"] == by_curl["merge"]["id"]
+        page.get_by_text("modules as a table").click()
+        page.get_by_role("button", name="Module", exact=True).click()
+        page.get_by_role("button", name="Module", exact=True).click()
+        expect(page.locator(".sortable tbody tr").first).to_contain_text("model.layers.1.self_attn.v_proj")
+        page.get_by_role("link", name="Change and merge again").click()
+        verdict(page, "Ready")
+        assert experts_in(page) == ["merle/one", "merle/two"]
+        expect(page.get_by_label("Name of the merge")).to_have_value("both")
+        expect(page.locator("#name-hint")).to_contain_text("the merge becomes its next revision")
+
+
+def test_keys_alone_choose_order_and_weigh(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        page.goto("/merge/")
+        expect(page.locator("#begin")).to_be_visible()
+        first = page.get_by_label("Expert", exact=True).first
+        first.focus()
+        page.keyboard.type("merle/tw")
+        expect(page.get_by_role("option")).to_have_count(1)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(first).to_have_value("merle/two")
+        # Only experts of the first one's base model are suggested then.
+        expect(page.locator("#inputs > li").first).to_contain_text("acme/tiny-base", timeout=60_000)
+        second = page.get_by_label("Expert", exact=True).nth(1)
+        second.focus()
+        page.keyboard.type("merle/o")
+        expect(page.get_by_role("option")).to_have_text(["merle/one" + "rank 2"])
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        verdict(page, "Ready: 2 experts")
+
+        page.get_by_role("button", name="Move merle/one up").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#announcer")).to_have_text("merle/one is now input 1 of 2.")
+        assert experts_in(page) == ["merle/one", "merle/two"]
+        expect(page.get_by_role("button", name="Move merle/one down")).to_be_focused()
+        slider = page.get_by_label("Slider for the weight of merle/one")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_label("Weight", exact=True).first).to_have_value("0.51")
+        expect(page.locator("#weight-summary")).to_contain_text("their sum is 1.01")
+
+
+def test_a_visitor_fills_the_form_and_logs_in_at_the_end(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "xenia")
+        page.get_by_role("button", name="Log out").click()
+        page.goto("/merge/?input=merle/one&input=merle/two")
+        page.get_by_label("Method", exact=True).select_option("ties")
+        verdict(page, "Ready")
+        page.get_by_role("button", name="Log in and merge").click()
+        page.get_by_label("Username").fill("xenia")
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/merge/**")
+        verdict(page, "Ready")
+        assert experts_in(page) == ["merle/one", "merle/two"]
+        expect(page.get_by_label("Method", exact=True)).to_have_value("ties")
+
+
+def test_a_retrieval_is_merged_whole_or_as_a_list(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "yvonne")
+        page.goto("/retrieve/?text=Name+the+capital+of+Chile.&owner=merle&base_model=acme/tiny-base&k=2")
+        page.get_by_role("link", name="Merge all 2").click(timeout=90_000)
+        verdict(page, "Ready: 2 experts")
+        expect(page.locator("#retrieved > li")).to_have_count(2)
+        assert '"retrieve"' in (page.locator("#snippets pre code").first.text_content() or "")
+        found = page.locator("#retrieved a").all_text_contents()
+        page.get_by_role("button", name="Turn into a list").click()
+        verdict(page, "Ready: 2 experts")
+        assert experts_in(page) == found
+
+
+def test_fifty_inputs_are_kept_where_no_address_could_hold_them(site: Site, experts: None) -> None:
+    given = "&".join(f"input=merle/an-expert-with-a-rather-long-name-{number:02}" for number in range(50))
+    with open_browser(site.url) as (page, _):
+        page.goto(f"/merge/?{given}")
+        verdict(page, "50 problems stand in the way")
+        expect(page.locator("#too-long")).to_be_hidden()
+        page.get_by_role("button", name="Add an input").click()
+        page.keyboard.type("merle/" + "x" * 1500)
+        expect(page.locator("#too-long")).to_be_visible()
+        page.reload()
+        expect(page.get_by_label("Expert", exact=True)).to_have_count(51)
