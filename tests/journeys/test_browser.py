@@ -146,15 +146,3 @@ def test_refusals_stand_beside_what_they_are_about(site: Site, tmp_path: Path) -
         page.get_by_label("Name of the merge").fill("both")
         page.get_by_role("button", name="Merge", exact=True).click()
         expect(page.locator("p.error, [role=alert]").first).to_contain_text("hedy/none")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_fit_the_screen(site: Site, width: int, scheme: str) -> None:
-    paths = ["/", "/adapters/", "/retrieve/", "/merge/", "/login/", "/signup/"]
-    with open_browser(site.url) as (page, _):
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": width, "height": 800})
-        for path in paths:
-            page.goto(path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
