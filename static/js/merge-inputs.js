@@ -206,7 +206,10 @@ export class Inputs {
     const query = new URLSearchParams({ state: "ready", page_size: SUGGESTIONS, search: text, ...(base ? { base_model: base } : { ordering: "-downloads" }) });
     const { results } = await call("GET", `adapters/?${query}`);
     const taken = new Set(this.named.filter((other) => other !== row).map(({ adapter }) => adapter));
-    const options = results.filter(({ name }) => !taken.has(name)).map(({ name, base_model: model, facts }) => ({ value: name, note: [base ? "" : model, facts?.rank && `rank ${facts.rank}`].filter(Boolean).join(" · ") }));
+    // A word may stand in a description, too; who types a name means the name.
+    const isMeant = ({ name }) => name.includes(text);
+    const free = results.filter(({ name }) => !taken.has(name)).sort((a, b) => isMeant(b) - isMeant(a));
+    const options = free.map(({ name, base_model: model, facts }) => ({ value: name, note: [base ? "" : model, facts?.rank && `rank ${facts.rank}`].filter(Boolean).join(" · ") }));
     return { options, hint: base ? `${options.length ? "Only" : "No other"} experts of ${base}, the other inputs' base model.` : "" };
   }
 }

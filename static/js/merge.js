@@ -167,10 +167,10 @@ function changed() {
   $("publish-fields").hidden = !fields.publish.checked;
   if (!recipe.retrieval) recipe.suggestName(inputs.named.map(({ adapter }) => adapter));
   showRows();
-  showRequest();
   checkParams($("params"), recipe.method?.params);
   clearTimeout(timer);
-  timer = setTimeout(check, DELAY_MS);
+  // Not at every step of a slider: browsers refuse a page that rewrites its address hundreds of times.
+  timer = setTimeout(() => { showRequest(); check(); }, DELAY_MS);
 }
 
 function showMethod() {
