@@ -6,9 +6,11 @@ globalThis.reach = (() => {
   // A group of radio buttons is one stop, whichever of them is ticked.
   function describe(node) {
     if (node.type === "radio") return `radio ${node.name}`;
+    // By its id it is still the same once a page has fetched a part of itself again.
+    if (node.id) return `${node.localName} #${node.id}`;
     if (!numbers.has(node)) numbers.set(node, numbers.size);
-    const text = node.ariaLabel || node.labels?.[0]?.innerText || node.innerText || node.id;
-    return `${node.localName} ${text.trim().slice(0, 40)} #${numbers.get(node)}`;
+    const text = node.ariaLabel || node.labels?.[0]?.innerText || node.innerText;
+    return `${node.localName} ${text.trim().slice(0, 40)} (${numbers.get(node)})`;
   }
 
   function isStop(node) {
