@@ -109,6 +109,9 @@ def set_progress(job: Job, progress: float) -> None:
 
 
 def log(job: Job, message: str) -> None:
+    """Add a line to the job's log. Raises: LeaseLost: another attempt has the job by now."""
+    if not Job.objects.filter(pk=job.pk, attempts=job.attempts).exists():
+        raise LeaseLost
     JobLog.objects.create(job=job, message=message)
 
 

@@ -47,6 +47,7 @@ def test_an_expired_lease_can_be_claimed_and_the_first_worker_changes_nothing_an
     for change in (
         lambda: jobs.renew(zombie),
         lambda: jobs.set_progress(zombie, 0.5),
+        lambda: jobs.log(zombie, "late"),
         lambda: jobs.fail(zombie, "internal", "late"),
     ):
         with pytest.raises(jobs.LeaseLost):
