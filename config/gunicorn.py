@@ -13,6 +13,8 @@ threads = 16
 # One database connection for each (config/backing.py).
 os.environ["LORADEX_WEB_THREADS"] = str(threads)
 keepalive = 65
+# The pages keep what was chosen in their addresses.
+limit_request_line = 8190
 # Of a process that no longer turns its loop, not of a request: uploads take as long as they take.
 timeout = 120
 # After SIGTERM, running requests may end; `serve` and an orchestrator's grace period may be shorter.

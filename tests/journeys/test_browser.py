@@ -102,6 +102,7 @@ def test_sign_up_upload_retrieve_merge_download(site: Site, tmp_path: Path) -> N
         expect(page.get_by_text("of the energy")).to_be_visible()
         expect(page.locator("[data-chart] svg")).to_have_count(1)
         page.get_by_role("link", name="Open the expert").click()
+        page.get_by_text("As a list").click()
         expect(page.get_by_role("heading", name="Merged from")).to_be_visible()
 
 
