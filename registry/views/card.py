@@ -15,6 +15,8 @@ TAGS = frozenset(
     "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split()
 )
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
+# A wide table scrolls by itself, and the keyboard can only scroll what it can reach.
+SET_ATTRIBUTES = {"table": {"tabindex": "0"}}
 SCHEMES = {"http", "https", "mailto"}
 # A card's own top heading stands below the page's.
 HEADING_SHIFT = 2
@@ -70,6 +72,7 @@ def render_card(text: str, files: Mapping[str, str] | None = None) -> str:
         html,
         tags=set(TAGS),
         attributes=ATTRIBUTES,
+        set_tag_attribute_values=SET_ATTRIBUTES,
         url_schemes=SCHEMES,
         link_rel="nofollow noopener noreferrer ugc",
     )

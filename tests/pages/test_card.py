@@ -44,6 +44,7 @@ def test_long_words_code_and_tables_stay_what_they_are() -> None:
     html = render_card("W" * 500 + "\n\n```python\nx = 1 < 2\n```\n\n| a | b |\n|:-:|---|\n| `c` | <b>d</b> |\n")
     assert "W" * 500 in html
     assert "<pre><code>x = 1 &lt; 2" in html
+    assert '<table tabindex="0">' in html
     assert "<code>c</code>" in html
     assert "&lt;b&gt;d" in html
     assert "style=" not in html

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.journeys.gallery.sites import ZOO
 
 # A first question loads the encoder; the machine may be busy.
-ANSWER_MS = 120_000
+ANSWER_MS = 240_000
 PROMPT = quote("Turn the record into JSON with the keys name, age and city.\nInes, aged 24, lives in Delhi")
 INPUTS = "input=ada/record-to-json:0.7&input=ada/date-format:0.3"
 REFUSED = ("the server responded with a status of",)
@@ -99,8 +99,9 @@ def submitted(button: str) -> Callable[[Page], None]:
     """Press a button of a form that is not filled in, past the browser's own checks."""
 
     def press(page: Page) -> None:
-        page.locator("main form").first.evaluate("form => { form.noValidate = true }")
-        page.locator("main").get_by_role("button", name=button).click()
+        pressed = page.locator("main").get_by_role("button", name=button)
+        pressed.evaluate("button => { button.form.noValidate = true }")
+        pressed.click()
         expect(page.locator(".error, [role=alert]").first).to_be_visible()
 
     return press
