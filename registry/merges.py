@@ -19,7 +19,7 @@ from lora.merging import check_mergeable
 from registry import cards
 from registry.adapters import open_adapter, store_revision
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
-from registry.jobs import enqueue
+from registry.jobs import enqueue, renew
 from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
 from registry.recipe_requests import raise_not_mergeable
 from registry.recipes import Output, Parent, Recipe
@@ -130,7 +130,7 @@ def recipe_of(merge: Merge) -> Recipe:
 def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:
     """The revision, in state `checking`, of the adapter that a finished merge was to become; made once.
 
-    Its samples are the union of the parents'.
+    Its samples are the union of the parents'. Raises: LeaseLost: another attempt has the job by now.
     """
     if merge.revision_id:
         return merge.revision
@@ -145,6 +145,8 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
         files = {path: NewFile(stack.enter_context(local_path(blob)), blob.sha256) for path, blob in blobs.items()}
         checked = check_upload(files, said)
     with transaction.atomic():
+        # Proof that the job is still ours: an attempt that slept through its lease must not add a second revision.
+        renew(job)
         adapter = open_adapter(merge.owner, merge.output["name"])
         merge.revision = store_revision(merge.owner, adapter, blobs, said, checked)
         merge.save(update_fields=["revision"])

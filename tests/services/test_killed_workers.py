@@ -72,6 +72,7 @@ def test_twenty_messages_for_one_job_are_one_run(stack: Stack):
     stack.assert_published_once(asked)
 
 
+@pytest.mark.parametrize("stack", ["services"], indirect=True)
 def test_a_job_that_kills_its_worker_ends_and_does_not_block_the_queue(stack: Stack, tmp_path):
     """Out of memory five times: the job fails and says so, its worker lives on and does the next one."""
     asked = stack.ask_merge()
