@@ -13,7 +13,7 @@ from typing import Any
 import requests
 import torch
 
-from tests.journeys.server import ROOT, Client, Site, running_site
+from tests.journeys.server import ROOT, Client, Site, running_site, wait_for
 from tests.lora.factories import MODULES, adapter_config, factors, write_adapter_files, write_files
 
 ZOO = ROOT / "examples" / "zoo"
@@ -105,6 +105,9 @@ def _imports(site: Site, operator: Client, folder: Path) -> dict[str, str]:
     looked, taken = _write_rows(site, "imports", str(folder)).split()
     for job in (looked, taken):
         _succeeds(operator, {"id": job})
+    for name in ("sql-checkpoint-500", "summaries"):
+        path = f"/adapters/collection/{name}/"
+        wait_for(lambda path=path: operator.get(path).ok, JOB_S, f"{path} to be there for all")
     return {"looked_job": looked, "import_job": taken}
 
 

@@ -81,10 +81,6 @@ def uploading(page: Page) -> None:
     expect(page.locator("#progress")).to_be_visible()
 
 
-def merge_begun(page: Page) -> None:
-    expect(page.get_by_role("combobox", name="Method")).not_to_be_empty()
-
-
 def merge_judged(page: Page) -> None:
     expect(page.locator("#verdict")).not_to_be_empty()
     expect(page.locator("#verdict [aria-busy=true]")).to_have_count(0)
@@ -180,8 +176,8 @@ STATES = [
     State("retrieve", "answered", "filled", f"/retrieve/?text={PROMPT}", "ada", ticked),
     State("retrieve", "abstained", "empty", f"/retrieve/?text={PROMPT}", None, abstained),
     State("retrieve", "error", "filled", "/retrieve/", None, asked_for_nothing, REFUSED),
-    State("merge", "empty", "filled", "/merge/", "ada", merge_begun),
-    State("merge", "anonymous", "filled", "/merge/", None, merge_begun),
+    State("merge", "empty", "filled", "/merge/", "ada", merge_judged),
+    State("merge", "anonymous", "filled", "/merge/", None, merge_judged),
     State("merge", "inputs", "filled", f"/merge/?{INPUTS}", "ada", merge_judged),
     State("merge", "refused", "filled", "/merge/?input=ada/date-format&input=bo/stranger", "ada", merge_refused),
     State("merge-result", "finished", "filled", "/merges/{merge}/", "ada"),

@@ -9,6 +9,8 @@ from tests.journeys.gallery.camera import Camera, faults
 from tests.journeys.gallery.sites import Scene
 from tests.journeys.gallery.states import STATES, State
 
+# Colours do not depend on the width, nor layout on the colours: two of the four are enough, and axe takes its time.
+JUDGED = {(1280, "light"), (390, "dark")}
 pytestmark = [pytest.mark.journey, pytest.mark.browser]
 
 
@@ -22,7 +24,8 @@ def test_page(request: pytest.FixtureRequest, camera: Camera, state: State, widt
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             camera.shoot(page, f"{state}-{width}-{scheme}")
-            found += [f"{scheme}: {violation}" for violation in camera.violations(page)]
+            if (width, scheme) in JUDGED:
+                found += [f"{scheme}: {violation}" for violation in camera.violations(page)]
         found += watch.problems
     assert not found, "\n".join(found)
 
