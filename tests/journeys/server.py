@@ -71,6 +71,10 @@ class Site:
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.data_dir.glob("process-*.log")))
 
+    def last_log(self) -> str:
+        """What the process that was started last has said so far."""
+        return (self.data_dir / f"process-{len(self.processes) - 1}.log").read_text(errors="replace")
+
     def stop(self) -> None:
         for process in self.processes:
             if process.poll() is None:

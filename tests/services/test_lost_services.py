@@ -55,6 +55,21 @@ def services(stack: Stack) -> Stack:
 
 
 @real_services
+def test_a_worker_whose_job_ends_while_the_broker_is_away_takes_the_next_one(services: Stack, tmp_path):
+    """An acknowledgement that cannot be sent costs the worker its connection, never its readiness."""
+    marker = tmp_path / "held"
+    asked = services.ask_merge()
+    with services.held_worker("commit", marker):
+        services.reached(marker)
+        services.stop_broker()
+        marker.unlink()
+        wait_for(lambda: "Connection refused" in services.site.last_log(), 60, "the acknowledgement to fail")
+        services.start_broker()
+        assert services.finished(asked)["status"] == "succeeded"
+        assert services.finished(services.ask_merge())["status"] == "succeeded", services.site.logs()[-5000:]
+
+
+@real_services
 def test_a_job_outlives_a_restart_of_its_database(services: Stack, postgres, tmp_path):
     """What the job did before is not done twice: one artefact, one revision, one end."""
     marker = tmp_path / "held"
@@ -147,6 +162,10 @@ def test_wrong_bytes_from_the_store_are_never_used(services: Stack, proxy, worke
     assert "GET" in {method for method, _ in proxy.seen}
 
 
+def scratch(stack: Stack) -> set[str]:
+    return {path.name for path in (stack.site.data_dir / "scratch").glob("*")}
+
+
 @real_services
 def test_a_full_disk_puts_the_job_back_and_leaves_nothing_behind(services: Stack):
     """The worker lives on, its scratch is empty, and the same job succeeds once there is room."""
@@ -156,9 +175,10 @@ def test_a_full_disk_puts_the_job_back_and_leaves_nothing_behind(services: Stack
         _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
         for process in processes:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64 * 1024, hard))
+        before = scratch(services)  # of workers that other tests have killed
         asked = services.ask_merge(named=True)
         wait_for(lambda: "disk is full" in str(services.job(asked)["log"]), 120, "the job to be put back")
-        assert not list((services.site.data_dir / "scratch").glob("*"))
+        wait_for(lambda: scratch(services) <= before, 60, "the job's scratch to be removed")
         for process in processes:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert services.finished(asked)["status"] == "succeeded"
