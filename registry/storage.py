@@ -1,8 +1,10 @@
 """Blobs: bytes in the store under their sha256, written once, verified before use."""
 
+import fcntl
 import hashlib
 import io
 import logging
+import os
 import random
 import shutil
 import tempfile
@@ -27,6 +29,8 @@ CHUNK_BYTES = 1024 * 1024
 # A read that breaks off or gives wrong bytes is tried again: most often the network was at fault, not the store.
 READ_ATTEMPTS = 3
 RETRY_AFTER_S = 0.2
+# A younger scratch folder may not have been locked yet.
+SCRATCH_SETTLED_S = 60
 
 
 def store() -> Store:
@@ -152,14 +156,43 @@ def _copy_verified(blob: Blob, target: BinaryIO) -> None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A private folder on the store's side of the disk, removed afterwards. Raises: StoreUnavailable: disk full."""
+    """A private folder on the store's side of the disk, removed afterwards. Raises: StoreUnavailable: disk full.
+
+    It is locked for as long as its process lives, so that `remove_abandoned_scratch` knows whose process was killed.
+    """
     with local_disk():
         settings.SCRATCH_DIR.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=settings.SCRATCH_DIR))
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_abandoned_scratch() -> int:
+    """Remove the scratch folders whose process is gone. Returns: how many."""
+    settled = time.time() - SCRATCH_SETTLED_S
+    return sum(_remove_abandoned(folder, settled) for folder in settings.SCRATCH_DIR.glob("*"))
+
+
+def _remove_abandoned(folder: Path, settled: float) -> bool:
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # its job has just ended
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_mtime > settled:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from registry.jobs import release_worker, sweep
 from registry.models import WorkerHeartbeat
+from registry.storage import remove_abandoned_scratch
 from retrieval.reembedding import Watch
 from workers import monitor
 from workers.runner import DATABASE_AWAY, name_worker, worker_name
@@ -56,6 +57,7 @@ def beat() -> None:
         WorkerHeartbeat.objects.filter(seen_at__lt=Now() - FORGET_AFTER).delete()
         sweep()
         _encoder_watch.look()
+        remove_abandoned_scratch()
     except DATABASE_AWAY as error:
         logger.warning("Sweep failed, trying again: %s", error)
         connection.close()

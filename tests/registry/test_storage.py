@@ -1,13 +1,25 @@
 """The store in a folder: written once, verified before use."""
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from registry.errors import BlobDamaged, StoreUnavailable
 from registry.models import Blob
-from registry.storage import check_store, local_path, open_blob, put_bytes, put_file, read_blob, store
+from registry.storage import (
+    check_store,
+    local_path,
+    open_blob,
+    put_bytes,
+    put_file,
+    read_blob,
+    remove_abandoned_scratch,
+    scratch_folder,
+    store,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -71,3 +83,20 @@ def test_no_room_for_scratch_is_a_store_that_is_away(settings, tmp_path):
     settings.SCRATCH_DIR.parent.write_text("a file")
     with pytest.raises(StoreUnavailable):
         put_bytes(b"content")
+
+
+def test_scratch_is_removed_once_its_process_is_gone(settings):
+    """A killed worker's gigabytes do not fill the disk; a living one keeps its own, however long its job takes."""
+    hour_ago = time.time() - 3600
+    with scratch_folder() as living:
+        abandoned = settings.SCRATCH_DIR / "abandoned"
+        young = settings.SCRATCH_DIR / "young"
+        for folder in (living, abandoned, young):
+            folder.mkdir(exist_ok=True)
+            (folder / "weights").write_bytes(b"x")
+        for folder in (living, abandoned):
+            os.utime(folder, (hour_ago, hour_ago))
+        assert remove_abandoned_scratch() == 1
+        assert (living / "weights").exists()
+        assert young.exists()
+        assert not abandoned.exists()
