@@ -54,7 +54,7 @@ def spooled(site: Site) -> list[Path]:
 def test_a_full_disk_is_a_503_that_leaves_nothing_behind(site, ada, folder):
     """I1, I10: nothing registered, nothing spooled; the same request succeeds once there is room."""
     with files_limited_to(site, 4 * 1024**2):
-        refused = ada.upload("ada/wide", folder)
+        refused = ada.another().upload("ada/wide", folder)
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
         assert "disk is full" in refused.json()["message"]
         assert int(refused.headers["Retry-After"]) > 0
