@@ -28,7 +28,7 @@ def merge_here(folders: list[Path], out: Path) -> tuple[float, float]:
     inputs = []
     for folder in folders:
         weights, layout, config = read_folder(folder)
-        inputs.append(MergeInput(weights, layout, config, None, f"bench/{folder.name}"))
+        inputs.append(MergeInput(weights, layout, config, None, f"bench/{folder.name}", folder.name))
     torch.linalg.qr(torch.ones(2, 2))  # LAPACK is loaded at its first use: part of the imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

@@ -32,11 +32,11 @@ class Elementwise:
 
     Attributes:
         deltas: the n low-rank ΔW, equal shapes, float64, weights folded in.
-        combine: maps a block of their entries (n, rows, d_in), float32, to the block of the result (rows, d_in).
+        combine: maps rows and their entries (n, b, d_in), float32, to these rows of the result (b, d_in).
     """
 
     deltas: Sequence[Factors]
-    combine: Callable[[Tensor], Tensor]
+    combine: Callable[[slice, Tensor], Tensor]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class Elementwise:
 
     def _compute(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, entries in entry_blocks(self.deltas):
-            yield rows, self.combine(entries).float()
+            yield rows, self.combine(rows, entries).float()
 
 
 def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:

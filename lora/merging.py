@@ -78,9 +78,9 @@ def merge(
     run, parsed = MERGES.get(method).run, MERGES.parse(method, params)
     check_mergeable(inputs)
     weights = resolve_weights(method, [item.weight for item in inputs])
-    with _Modules(inputs, weights, cancelled) as modules, tempfile.TemporaryFile(dir=folder) as file:
+    bound = known_rank(output, inputs)
+    with _Modules(inputs, weights, bound, cancelled) as modules, tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(file)
-        bound = known_rank(output, inputs)
         products: list[Tensor] = []
         for module, merged in run(modules, parsed):
             spool.append(module, _spectrum(merged, bound))
@@ -104,8 +104,16 @@ def merge(
 class _Modules:
     """The modules of a recipe, read from the files anew by every iteration."""
 
-    def __init__(self, inputs: Sequence[MergeInput], weights: Sequence[float], cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[MergeInput],
+        weights: Sequence[float],
+        rank: int | None,
+        cancelled: Callable[[], bool],
+    ) -> None:
         self.n = len(inputs)
+        self.rank = rank
+        self._digests = [item.digest for item in inputs]
         self._files = [AdapterFile(item.weights_path, item.layout) for item in inputs]
         self._weights = weights
         self._cancelled = cancelled
@@ -138,7 +146,8 @@ class _Modules:
             owners = tuple(i for i, file in enumerate(self._files) if path in file.layout.modules)
             deltas = tuple(self._files[i].factors(path, torch.float64) for i in owners)
             weights = tuple(self._weights[i] for i in owners)
-            yield Module(self._layouts[path], owners, deltas, weights)
+            digests = tuple(self._digests[i] for i in owners)
+            yield Module(self._layouts[path], owners, deltas, weights, digests)
 
     @property
     def dtype(self) -> str:

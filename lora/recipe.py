@@ -25,6 +25,7 @@ class MergeInput:
         weights_path: its safetensors file.
         weight: as the recipe gives it; None is the method's default.
         name: "owner/name", for messages.
+        digest: sha256 of the weights file, hex: what the random masks of this input are drawn from.
     """
 
     weights_path: Path
@@ -32,6 +33,7 @@ class MergeInput:
     config: LoraConfig
     weight: float | None
     name: str
+    digest: str
 
 
 @dataclass(frozen=True)

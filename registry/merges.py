@@ -70,7 +70,8 @@ def weighted_files(recipe: Recipe, stack: ExitStack) -> list[WeightedFile]:
         weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
         path = stack.enter_context(local_path(weights))
         with path.open("rb") as stream:
-            files.append(_weighted_file(parent, path, *_describe(stream, weights.size_bytes, read_blob(config))))
+            described = _describe(stream, weights.size_bytes, read_blob(config))
+        files.append(_weighted_file(parent, path, weights.sha256, *described))
     return files
 
 
@@ -80,12 +81,12 @@ def described_files(parents: Mapping[int, Parent]) -> list[WeightedFile]:
     for parent in parents.values():
         weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
         described = _stored(weights.sha256, weights.size_bytes, config.sha256)
-        files.append(_weighted_file(parent, Path(weights.sha256), *described))
+        files.append(_weighted_file(parent, Path(weights.sha256), weights.sha256, *described))
     return files
 
 
-def _weighted_file(parent: Parent, path: Path, config: LoraConfig, layout: Layout) -> WeightedFile:
-    return WeightedFile(weights_path=path, layout=layout, config=config, weight=parent.weight, name=parent.name)
+def _weighted_file(parent: Parent, path: Path, sha256: str, config: LoraConfig, layout: Layout) -> WeightedFile:
+    return WeightedFile(path, layout, config, weight=parent.weight, name=parent.name, digest=sha256)
 
 
 def _describe(weights: BinaryIO, size_bytes: int, raw_config: bytes) -> tuple[LoraConfig, Layout]:

@@ -32,12 +32,14 @@ class Module:
         inputs: positions in the recipe, ascending; an input that is not listed has ΔW = 0 here.
         deltas: ΔWᵢ of these inputs, float64, without their weights.
         weights: weights of these inputs.
+        digests: what random masks of these inputs are drawn from, with the layout's path.
     """
 
     layout: ModuleLayout
     inputs: tuple[int, ...]
     deltas: tuple[Factors, ...]
     weights: tuple[float, ...]
+    digests: tuple[str, ...]
 
     @property
     def weighted(self) -> tuple[Factors, ...]:
@@ -49,6 +51,7 @@ class Modules(Protocol):
     """The modules of a recipe, sorted by path, read from the files anew by every iteration."""
 
     n: int  # number of inputs
+    rank: int | None  # of the output, where it is known before the result; None: as much as there is
 
     def __iter__(self) -> Iterator[Module]:
         """Yield every module."""

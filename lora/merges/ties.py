@@ -68,7 +68,7 @@ class _Rule:
     thresholds: dict[int, float]
     tie_sign: float = 1.0
 
-    def merge(self, module: Module, entries: Tensor) -> Tensor:
+    def merge(self, module: Module, rows: slice, entries: Tensor) -> Tensor:
         """Return the disjoint mean of entries (n, b, d_in): (b, d_in)."""
         kept, votes, elected = self._elect(module, entries)
         agrees = votes * torch.where(elected == 0, self.tie_sign, elected) > 0

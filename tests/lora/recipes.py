@@ -1,5 +1,6 @@
 """Recipes over folders that hold an adapter, run as a worker would."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ def merge_input(folder: Path, weight: float | None = None, name: str | None = No
     config = parse_config((folder / "adapter_config.json").read_bytes())
     with weights.open("rb") as stream:
         header = read_header(stream, weights.stat().st_size)
-    return MergeInput(weights, read_layout(header, config), config, weight, name or f"ada/{folder.name}")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return MergeInput(weights, read_layout(header, config), config, weight, name or f"ada/{folder.name}", digest)
 
 
 def run_merge(

@@ -90,7 +90,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny_blocks")
 @pytest.mark.parametrize(("d_out", "d_in"), [(31, 8), (8, 31), (29, 29)])
 def test_streamed_spectrum_without_a_rank_is_the_dense_svd(d_out: int, d_in: int) -> None:
-    delta = Elementwise(random_factors(d_out, d_in, [2, 3]), lambda entries: entries.sum(0).clamp(-1, 1))
+    delta = Elementwise(random_factors(d_out, d_in, [2, 3]), lambda _, entries: entries.sum(0).clamp(-1, 1))
     spectrum, expected = streamed_spectrum(delta, None), whole(delta)
     assert torch.allclose(spectrum.sigma, torch.linalg.svdvals(expected), rtol=1e-6)
     assert torch.allclose(spectrum.B @ spectrum.A, expected, atol=1e-6)
@@ -99,7 +99,7 @@ def test_streamed_spectrum_without_a_rank_is_the_dense_svd(d_out: int, d_in: int
 
 @pytest.mark.usefixtures("tiny_blocks")
 def test_randomized_compression_is_near_the_best_and_repeatable() -> None:
-    delta = Elementwise(random_factors(150, 120, [9, 9]), lambda entries: entries.sum(0).clamp(-4, 4))
+    delta = Elementwise(random_factors(150, 120, [9, 9]), lambda _, entries: entries.sum(0).clamp(-4, 4))
     spectrum = streamed_spectrum(delta, 6)
     expected = whole(delta)
     best = float(torch.linalg.svdvals(expected)[6:].square().sum().sqrt())
