@@ -4,7 +4,11 @@ A method is a generator over the modules of a recipe. It yields, for every modul
 ΔW: either terms whose sum it is (a sequence of `Factors`, exact in low rank) or an `Elementwise`. The engine reads,
 compresses to the wanted rank, writes and reports. `modules` may be iterated more than once.
 
-The trait `weights` of a method is "absolute" (Σ wᵢ·ΔWᵢ, default 1/n) or "relative" (ŵᵢ = wᵢ·n/Σ|w|, default equal).
+Every method registers these traits:
+    weights: "absolute" (Σ wᵢ·ΔWᵢ, default 1/n) or "relative" (ŵᵢ = wᵢ·n/Σ|w|, default equal).
+    family: one of `FAMILIES`.
+    when: one sentence, when to use it.
+    lacks: those of `PROPERTIES` that it does not have; the shared tests assert that it fails exactly these.
 """
 
 from __future__ import annotations
@@ -21,6 +25,22 @@ if TYPE_CHECKING:
     from lora.weights import Factors
 
 MERGES = Catalogue("merge method", __name__)
+
+FAMILIES = {
+    "linear": "sums of the weight changes, exact in low rank",
+    "spectral": "singular directions, exact in low rank",
+    "elementwise": "single entries, streamed and compressed",
+    "factors": "factors instead of their products, to reproduce papers",
+    "data": "rules that need examples or the base model",
+}
+PROPERTIES = {
+    "identity": "one input alone comes out as it went in",
+    "permutation": "the order of the inputs does not matter",
+    "gauge": "only the products B·A count, not how they are split",
+    "scale": "c times every input gives c times the result",
+    "zero_adapter": "an input without effect changes nothing, where the others' applied weights stay the same",
+    "low_rank": "the rank of the result is at most the sum of the inputs' ranks",
+}
 
 
 @dataclass(frozen=True)

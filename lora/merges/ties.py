@@ -37,6 +37,9 @@ class TiesParams:
     summary="Keeps the largest entries of every input, elects a sign for each, and averages those that agree.",
     source="TIES-Merging, arXiv:2306.01708, section 4.2, on ΔW",
     weights="relative",
+    family="elementwise",
+    when="When several experts of different tasks pull single weights in opposite directions, and the rank may grow.",
+    lacks=("low_rank",),
 )
 def ties(modules: Modules, params: TiesParams) -> Iterator[tuple[Module, Merged]]:
     """Yield λ times the disjoint mean of the trimmed ΔWᵢ.

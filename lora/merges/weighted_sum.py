@@ -1,21 +1,34 @@
-"""Weighted sum: Σ wᵢ·ΔWᵢ."""
+"""Weighted sum: λ·Σ wᵢ·ΔWᵢ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from lora.catalogue import NoParams
+from lora.catalogue import param
 from lora.merges import MERGES, Merged, Module, Modules
+
+
+@dataclass(frozen=True)
+class WeightedSumParams:
+    """Parameters of `weighted_sum`."""
+
+    scale: float = param(1.0, "factor λ on the merged weight change")
 
 
 @MERGES.register(
     "weighted_sum",
+    params=WeightedSumParams,
     title="Weighted sum",
-    summary="Adds the weight changes of the inputs, each times its weight; without weights it is their mean.",
+    summary="Adds the weight changes, each times its weight: without weights their mean (a uniform soup), with all "
+    "weights 1 and a scale task arithmetic; a negative weight takes a skill away (negation, unlearning).",
     source="Task arithmetic, arXiv:2212.04089, section 2; model soups, arXiv:2203.05482, section 2",
     weights="absolute",
+    family="linear",
+    when="First, always: it is exact, has nothing to tune but the weights, and is hard to beat on language models.",
+    lacks=(),
 )
-def weighted_sum(modules: Modules, params: NoParams) -> Iterator[tuple[Module, Merged]]:
-    """Yield Σ wᵢ·ΔWᵢ of every module: the sum of products, never the product of averaged factors."""
+def weighted_sum(modules: Modules, params: WeightedSumParams) -> Iterator[tuple[Module, Merged]]:
+    """Yield λ·Σ wᵢ·ΔWᵢ of every module: the sum of products, never the product of averaged factors."""
     for module in modules:
-        yield module, module.weighted
+        yield module, [delta.scaled(params.scale) for delta in module.weighted]

@@ -9,23 +9,29 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lora.catalogue import Catalogue
-from lora.merges import MERGES
+from lora.merges import FAMILIES, MERGES, PROPERTIES
 from lora.prototypes import PROTOTYPES
 from lora.routers import ROUTERS
 
-METHOD = inline_serializer(
-    "Method",
-    {
-        "name": serializers.CharField(),
-        "title": serializers.CharField(),
-        "summary": serializers.CharField(),
-        "source": serializers.CharField(),
-        "needs": serializers.ListField(child=serializers.CharField()),
-        "params": serializers.DictField(help_text="JSON Schema"),
-    },
-    many=True,
-)
-METHODS = inline_serializer("Methods", {"routers": METHOD, "prototypes": METHOD, "merges": METHOD})
+DESCRIPTION = {
+    "name": serializers.CharField(),
+    "title": serializers.CharField(),
+    "summary": serializers.CharField(),
+    "source": serializers.CharField(),
+    "needs": serializers.ListField(child=serializers.CharField()),
+    "params": serializers.DictField(help_text="JSON Schema"),
+}
+MERGE_TRAITS = {
+    "family": serializers.ChoiceField(list(FAMILIES)),
+    "weights": serializers.ChoiceField(["absolute", "relative"]),
+    "when": serializers.CharField(help_text="when to use it"),
+    "lacks": serializers.ListField(
+        child=serializers.ChoiceField(list(PROPERTIES)), help_text="properties that it does not have"
+    ),
+}
+METHOD = inline_serializer("Method", DESCRIPTION, many=True)
+MERGE_METHOD = inline_serializer("MergeMethod", DESCRIPTION | MERGE_TRAITS, many=True)
+METHODS = inline_serializer("Methods", {"routers": METHOD, "prototypes": METHOD, "merges": MERGE_METHOD})
 
 
 class Methods(APIView):

@@ -93,6 +93,9 @@ def test_methods_describe_themselves(client):
     for method in [*body["routers"], *body["prototypes"], *body["merges"]]:
         assert method.keys() >= {"name", "title", "summary", "source", "needs", "params"}
         assert method["params"]["type"] == "object"
+    ties = next(method for method in body["merges"] if method["name"] == "ties")
+    assert (ties["family"], ties["weights"], ties["lacks"]) == ("elementwise", "relative", ["low_rank"])
+    assert ties["when"].endswith(".")
 
 
 def test_methods_can_be_limited_to_what_is_at_hand(client):
