@@ -68,9 +68,9 @@ def gram(deltas: Sequence[Factors]) -> Tensor:
     B = torch.cat([delta.B * delta.scaling for delta in deltas], dim=1)
     A = torch.cat([delta.A for delta in deltas])
     products = (B.T @ B) * (A @ A.T)  # (Σr, Σr)
-    owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks))
-    sums = torch.zeros(len(ranks), products.shape[1], dtype=products.dtype).index_add_(0, owner, products)
-    return torch.zeros(len(ranks), len(ranks), dtype=sums.dtype).index_add_(1, owner, sums)
+    owner = torch.tensor([i for i, rank in enumerate(ranks) for _ in range(rank)], device=B.device)
+    sums = products.new_zeros(len(ranks), products.shape[1]).index_add_(0, owner, products)
+    return sums.new_zeros(len(ranks), len(ranks)).index_add_(1, owner, sums)
 
 
 def low_rank_spectrum(terms: Sequence[Factors]) -> Spectrum:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lora.algebra import Spectrum, balanced, numerical_rank
 from lora.lazy_torch import torch
 
@@ -42,6 +44,11 @@ class Elementwise:
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in)."""
         return self.deltas[0].B.shape[0], self.deltas[0].A.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are, and with them all that is computed."""
+        return self.deltas[0].B.device
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, (b, d_in) float64) from top to bottom; every call yields the same blocks again."""
@@ -86,7 +93,7 @@ def kth_largest(blocks: Callable[[], Iterable[Tensor]], k: int) -> float:
     """
     high, above = _bin_of((_bits(block) >> 16 for block in blocks()), k)
     low, _ = _bin_of((bits[bits >> 16 == high] & 0xFFFF for bits in map(_bits, blocks())), k - above)
-    return float(torch.tensor(high << 16 | low, dtype=torch.int32).view(torch.float32))
+    return float(np.int32(high << 16 | low).view(np.float32))
 
 
 def _bits(block: Tensor) -> Tensor:
@@ -95,11 +102,11 @@ def _bits(block: Tensor) -> Tensor:
 
 def _bin_of(blocks: Iterable[Tensor], k: int) -> tuple[int, int]:
     """Return the k-th largest of many 16-bit numbers, and how many are larger than it."""
-    counts = torch.zeros(2**16, dtype=torch.int64)
+    counts = np.zeros(2**16, dtype=np.int64)
     for block in blocks:
-        counts += torch.bincount(block, minlength=2**16)
-    reached = counts.flip(0).cumsum(0)
-    from_top = int(torch.searchsorted(reached, k))
+        counts += torch.bincount(block, minlength=2**16).cpu().numpy()
+    reached = counts[::-1].cumsum()
+    from_top = int(np.searchsorted(reached, k))
     return len(counts) - 1 - from_top, int(reached[from_top - 1]) if from_top else 0
 
 
@@ -122,14 +129,15 @@ def streamed_spectrum(delta: Elementwise, rank: int | None) -> Spectrum:
 def _randomized_spectrum(delta: Elementwise, rank: int) -> Spectrum:
     d_out, d_in = delta.shape
     generator = torch.Generator().manual_seed(SEED)
-    right = torch.randn(d_in, rank + OVERSAMPLE, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(d_in, rank + OVERSAMPLE, generator=generator, dtype=torch.float64, device="cpu")
+    right = drawn.to(delta.device)
     energy = 0.0
     for _ in range(POWER_ITERATIONS + 1):
-        left = torch.empty(d_out, right.shape[1], dtype=torch.float64)
+        left = right.new_empty(d_out, right.shape[1])
         for rows, block in delta.blocks():
             left[rows] = block @ right
         left = torch.linalg.qr(left).Q
-        right = torch.zeros(d_in, left.shape[1], dtype=torch.float64)
+        right = left.new_zeros(d_in, left.shape[1])
         energy = 0.0
         for rows, block in delta.blocks():
             right += block.T @ left[rows]
@@ -154,7 +162,7 @@ def _gram_spectrum(delta: Elementwise) -> Spectrum:
     if tall:
         projected = torch.cat([block @ basis for _, block in delta.blocks()])
         return balanced(projected / sigma, sigma, basis.T, energy)
-    projected = torch.zeros(len(sigma), d_in, dtype=torch.float64)
+    projected = sigma.new_zeros(len(sigma), d_in)
     for rows, block in delta.blocks():
         projected += basis[rows].T @ block
     return balanced(basis, sigma, projected / sigma[:, None], energy)
@@ -162,7 +170,7 @@ def _gram_spectrum(delta: Elementwise) -> Spectrum:
 
 def _right_moments(delta: Elementwise) -> Tensor:
     """Return ΔWᵀΔW, (d_in, d_in)."""
-    moments = torch.zeros(delta.shape[1], delta.shape[1], dtype=torch.float64)
+    moments = torch.zeros(delta.shape[1], delta.shape[1], dtype=torch.float64, device=delta.device)
     for _, block in delta.blocks():
         moments.addmm_(block.T, block)
     return moments
@@ -171,7 +179,7 @@ def _right_moments(delta: Elementwise) -> Tensor:
 def _left_moments(delta: Elementwise) -> Tensor:
     """Return ΔWΔWᵀ, (d_out, d_out): for every panel of row blocks, two passes over all of them."""
     d_out, d_in = delta.shape
-    moments = torch.zeros(d_out, d_out, dtype=torch.float64)
+    moments = torch.zeros(d_out, d_out, dtype=torch.float64, device=delta.device)
     height = PANEL_BLOCKS * _block_height(d_in)
     for start in range(0, d_out, height):
         held = slice(start, start + height)

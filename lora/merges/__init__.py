@@ -9,6 +9,8 @@ Every method registers these traits:
     family: one of `FAMILIES`.
     when: one sentence, when to use it.
     lacks: those of `PROPERTIES` that it does not have; the shared tests assert that it fails exactly these.
+and where they apply:
+    rank_aware: True where the rank of the output changes the rule itself, and not only what is cut off at its end.
 """
 
 from __future__ import annotations

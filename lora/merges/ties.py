@@ -75,7 +75,7 @@ class _Rule:
         """Return the disjoint mean of entries (n, b, d_in): (b, d_in)."""
         kept, votes, elected = self._elect(module, entries)
         agrees = votes * torch.where(elected == 0, self.tie_sign, elected) > 0
-        total = torch.einsum("nbd,n->bd", kept * agrees, torch.tensor(module.weights))
+        total = torch.einsum("nbd,n->bd", kept * agrees, kept.new_tensor(module.weights))
         return self.params.scale * total / agrees.sum(0).clamp(min=1)
 
     def balance(self, module: Module) -> float:
@@ -85,11 +85,11 @@ class _Rule:
 
     def _elect(self, module: Module, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the trimmed entries and their votes, (n, b, d_in), and the elected signs (b, d_in), 0 = tie."""
-        thresholds = torch.tensor([self.thresholds[i] for i in module.inputs])[:, None, None]
+        thresholds = entries.new_tensor([self.thresholds[i] for i in module.inputs])[:, None, None]
         kept = torch.where(entries.abs() >= thresholds, entries, 0)
         votes = kept
         if self.params.semantics == "paper":
-            votes = kept * torch.tensor(module.weights)[:, None, None]
+            votes = kept * kept.new_tensor(module.weights)[:, None, None]
         # float64: the sign must not depend on the order of the inputs
         return kept, votes, votes.sum(0, dtype=torch.float64).sign().float()
 

@@ -1,151 +1,314 @@
-"""What every registered merge method must do; a new file in lora/merges is tested on arrival."""
+"""What every registered merge method must do; a new file in lora/merges is tested on arrival.
+
+A method has every property of `PROPERTIES` that it does not list under `lacks`, and shows here that it lacks those.
+"""
 
 import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora.algebra import low_rank_spectrum
+from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import InvalidParams
-from lora.merges import MERGES
+from lora.merges import FAMILIES, MERGES, PROPERTIES, Module
 from lora.merging import MergeCancelled, OutputSpec, merge, resolve_weights
-from tests.lora.factories import MODULES, write_adapter_files
+from lora.weights import AdapterFile
+from tests.lora.factories import write_adapter_files
+from tests.lora.peft_models import loaded_deltas
 from tests.lora.raw_files import best_of_rank, read_deltas, relative_error
 from tests.lora.recipes import merge_input, run_merge
 
 METHODS = MERGES.names()
+MODULES = {"layers.0.q": (6, 8), "layers.0.v": (9, 8), "layers.1.v": (9, 8)}  # of `TinyBase`
 EXACT = OutputSpec("exact")
+MODES = [EXACT, OutputSpec("fixed", 3), OutputSpec("max_input"), OutputSpec("energy", 0.7)]
+# settings at which a method shows what it lacks, where its defaults happen to hide it
+PARAMS: dict[str, dict[str, Any]] = {}
+HELD, BROKEN = 1e-5, 1e-3  # relative deviation: at most rounding of float32; clearly more than that
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> list[Path]:
-    """Three adapters; the second has other ranks and lacks a module."""
-    fewer = dict(list(MODULES.items())[1:])
-    return [
-        write_adapter_files(tmp_path / "a", rank=4, alpha=8, seed=1),
-        write_adapter_files(tmp_path / "b", fewer, rank=2, alpha=3, seed=2),
-        write_adapter_files(tmp_path / "c", rank=3, alpha=1, seed=3),
-    ]
+@pytest.fixture(scope="module")
+def data_for_needs() -> dict[str, Any]:
+    """What methods need beyond weights, by the words in their `needs`; methods that need other things are skipped."""
+    return {}
 
 
-def rewrite(folder: Path, target: Path, change: object) -> Path:
-    """Copy an adapter with its tensors changed."""
-    target.mkdir()
-    (target / "adapter_config.json").write_bytes((folder / "adapter_config.json").read_bytes())
-    tensors = load_file(folder / "adapter_model.safetensors")
-    save_file(change(tensors), target / "adapter_model.safetensors")
-    return target
+class Subject:
+    """A method with small adapters that it can merge; the second has other ranks and lacks a module."""
+
+    def __init__(self, method: str, root: Path) -> None:
+        self.method = method
+        self.traits = MERGES.get(method).traits
+        self.root = root
+        self.most = self.traits.get("max_inputs", 3)
+        self.weights = [1.0, 2.0, -1.5][: self.most]
+        self._names = (f"out{i}" for i in itertools.count())
+        fewer = dict(list(MODULES.items())[:2])
+        ranks = (2, 2, 2) if self.traits.get("equal_ranks") else (2, 1, 3)
+        shapes = (MODULES, fewer, MODULES)
+        self.folders = [
+            write_adapter_files(
+                root / f"in{i}", shape, rank=rank, alpha=alpha, seed=i, config_overrides={"task_type": None}
+            )
+            for i, (shape, rank, alpha) in enumerate(zip(shapes, ranks, (8, 3, 1), strict=True))
+        ][: self.most]
+
+    def run(self, folders: list[Path], **options: Any) -> tuple[Path, dict[str, Any]]:
+        """Merge into a new folder; return it and the report."""
+        out = self.root / next(self._names)
+        options = {"output": EXACT, "params": PARAMS.get(self.method)} | options
+        return out, run_merge(out, folders, self.method, **options)
+
+    @cached_property
+    def usual(self) -> tuple[Path, dict[str, Any]]:
+        """All adapters merged, one of them negatively where it takes three."""
+        return self.run(self.folders, weights=self.weights)
+
+    @cached_property
+    def untrained(self) -> Path:
+        """The last adapter with B = 0, as training starts."""
+        return self.rewrite(self.folders[-1], lambda name, tensor: tensor * 0 if "lora_B" in name else tensor)
+
+    def rewrite(self, folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+        """Copy an adapter with its tensors changed."""
+        target = self.root / next(self._names)
+        target.mkdir()
+        (target / "adapter_config.json").write_bytes((folder / "adapter_config.json").read_bytes())
+        tensors = load_file(folder / "adapter_model.safetensors")
+        changed = {name: change(name, tensor).contiguous() for name, tensor in tensors.items()}
+        save_file(changed, target / "adapter_model.safetensors")
+        return target
 
 
-def assert_same(first: Path, second: Path, factor: float = 1.0, tolerance: float = 1e-5) -> None:
-    left, right = read_deltas(first), read_deltas(second)
+@pytest.fixture(scope="module", params=METHODS)
+def subject(
+    request: pytest.FixtureRequest, data_for_needs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Subject:
+    if missing := set(MERGES.get(request.param).needs) - data_for_needs.keys():
+        pytest.skip(f"{request.param} needs {', '.join(sorted(missing))}, which data_for_needs does not provide")
+    return Subject(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def deviation(actual: Path, expected: Path, factor: float = 1.0) -> float:
+    """Return the largest relative error of a module."""
+    left, right = read_deltas(actual), read_deltas(expected)
     assert left.keys() == right.keys()
-    for path, delta in left.items():
-        assert relative_error(right[path], factor * delta) < tolerance, path
+    return max(relative_error(left[path], factor * right[path]) for path in left)
+
+
+def identity(subject: Subject) -> float:
+    return deviation(subject.run(subject.folders[:1])[0], subject.folders[0])
+
+
+def permutation(subject: Subject) -> float:
+    turned = subject.run(subject.folders[::-1], weights=subject.weights[::-1])
+    return deviation(turned[0], subject.usual[0])
+
+
+def gauge(subject: Subject) -> float:
+    mix = torch.tensor([[2.0, 1.0], [0.0, 0.5]])  # it and its inverse are exact in float32
+    regauged = subject.rewrite(
+        subject.folders[0],
+        lambda name, tensor: mix @ tensor if "lora_A" in name else tensor @ torch.linalg.inv(mix),
+    )
+    other = subject.run([regauged, *subject.folders[1:]], weights=subject.weights)
+    return deviation(other[0], subject.usual[0])
+
+
+def scale(subject: Subject) -> float:
+    larger = [
+        subject.rewrite(folder, lambda name, tensor: tensor * (4 if "lora_B" in name else 1))
+        for folder in subject.folders
+    ]
+    return deviation(subject.run(larger, weights=subject.weights)[0], subject.usual[0], 4)
+
+
+def zero_adapter(subject: Subject) -> float:
+    others = subject.folders[:-1]
+    weights = subject.weights[: len(others)]
+    mean = sum(weights) / len(weights)  # relative weights of the others stay as they are
+    alone = subject.run(others, weights=weights)
+    joined = subject.run([*others, subject.untrained], weights=[*weights, mean])
+    return deviation(joined[0], alone[0])
+
+
+def low_rank(subject: Subject) -> float:
+    inputs = [merge_input(folder).layout.modules for folder in subject.folders]
+    beyond = [0.0]
+    for path, delta in read_deltas(subject.usual[0]).items():
+        total = sum(modules[path].rank for modules in inputs if path in modules)
+        sigma = np.linalg.svd(delta, compute_uv=False)
+        beyond += list(sigma[total:] / sigma[0])
+    return max(beyond)
+
+
+CHECKS: dict[str, Callable[[Subject], float]] = {
+    "identity": identity,
+    "permutation": permutation,
+    "gauge": gauge,
+    "scale": scale,
+    "zero_adapter": zero_adapter,
+    "low_rank": low_rank,
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_it_has_every_property_but_exactly_those_it_lacks(name: str, subject: Subject) -> None:
+    found = CHECKS[name](subject)
+    if name in subject.traits["lacks"]:
+        assert found > BROKEN, f"{subject.method} says that it lacks {name}, and has it"
+    else:
+        assert found < HELD, f"{subject.method} does not say that it lacks {name}"
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("mode", [EXACT, OutputSpec("fixed", 3), OutputSpec(), OutputSpec("energy", 0.7)])
-def test_output_is_finite_canonical_and_as_reported(
-    method: str, mode: OutputSpec, folders: list[Path], tmp_path: Path
-) -> None:
-    exact = run_merge(tmp_path / "exact", folders, method, output=EXACT)
-    report = run_merge(tmp_path / "out", folders, method, output=mode)
-    item = merge_input(tmp_path / "out")  # our own strict reader takes it
-    whole, written = read_deltas(tmp_path / "exact"), read_deltas(tmp_path / "out")
+def test_it_says_what_it_is_for(method: str) -> None:
+    traits = MERGES.get(method).traits
+    assert traits["family"] in FAMILIES
+    assert traits["weights"] in ("absolute", "relative")
+    assert traits["when"].endswith(".")
+    assert set(traits["lacks"]) <= set(PROPERTIES)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.rank_mode)
+def test_output_is_finite_canonical_and_as_reported(mode: OutputSpec, subject: Subject) -> None:
+    if mode.rank_mode != subject.traits.get("rank_mode", mode.rank_mode):
+        with pytest.raises(InvalidParams, match=r"rank\.mode"):
+            subject.run(subject.folders, output=mode)
+        return
+    exact, report_of_exact = subject.run(subject.folders)
+    out, report = subject.run(subject.folders, output=mode)
+    item = merge_input(out)  # our own strict reader takes it
+    whole, written = read_deltas(exact), read_deltas(out)
+    rank_aware = subject.traits.get("rank_aware", False)
     assert set(written) == set(MODULES)
-    ranks = {module.rank for module in item.layout.modules.values()}
-    assert ranks == {item.config.r}
+    assert {module.rank for module in item.layout.modules.values()} == {item.config.r}
     assert item.config.lora_alpha == item.config.r
-    assert exact["energy_kept"] == pytest.approx(1)
-    assert exact["relative_error"] < 1e-6
+    assert report_of_exact["energy_kept"] == pytest.approx(1)
+    assert report_of_exact["relative_error"] < 1e-6
     for row in report["per_module"]:
         delta = written[row["path"]]
         assert np.isfinite(delta).all()
-        assert relative_error(delta, best_of_rank(whole[row["path"]], item.config.r)) < 1e-5
+        if not rank_aware:
+            assert relative_error(delta, best_of_rank(whole[row["path"]], item.config.r)) < 1e-5
         assert np.linalg.norm(delta) == pytest.approx(row["norm_out"], rel=1e-5)
         if mode.rank_mode == "energy":
             assert row["energy_kept"] >= 0.7
-    if mode.rank_mode == "energy" and item.config.r > 1:
-        lower = run_merge(tmp_path / "lower", folders, method, output=OutputSpec("fixed", item.config.r - 1))
+    if mode.rank_mode == "energy" and item.config.r > 1 and not rank_aware:
+        _, lower = subject.run(subject.folders, output=OutputSpec("fixed", item.config.r - 1))
         assert min(row["energy_kept"] for row in lower["per_module"]) < 0.7
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_same_recipe_gives_the_same_bytes_and_leaves_inputs_alone(
-    method: str, folders: list[Path], tmp_path: Path
-) -> None:
-    def digests(where: list[Path]) -> list[str]:
-        files = [file for folder in where for file in sorted(folder.iterdir())]
+def test_a_rank_aware_result_is_not_the_exact_one_cut(subject: Subject) -> None:
+    if subject.traits.get("rank_aware", False):
+        whole = read_deltas(subject.run(subject.folders)[0])
+        cut = read_deltas(subject.run(subject.folders, output=OutputSpec("fixed", 2))[0])
+        assert max(relative_error(cut[path], best_of_rank(whole[path], 2)) for path in cut) > BROKEN
+
+
+def test_peft_loads_what_was_written(subject: Subject) -> None:
+    out, report = subject.usual
+    loaded, written = loaded_deltas(out), read_deltas(out)  # warnings are errors: PEFT finds every key and no more
+    assert loaded.keys() == written.keys() == set(MODULES)
+    for row in report["per_module"]:
+        delta = loaded[row["path"]].double().numpy()
+        assert relative_error(delta, written[row["path"]]) < 1e-6
+        assert np.linalg.norm(delta) == pytest.approx(row["norm_out"], rel=1e-5)
+
+
+def test_same_recipe_gives_the_same_bytes_and_leaves_inputs_alone(subject: Subject) -> None:
+    def digests(folders: list[Path]) -> list[str]:
+        files = [file for folder in folders for file in sorted(folder.iterdir())]
         return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
-    before = digests(folders)
-    reports = [run_merge(tmp_path / name, folders, method, weights=[1, 2, -1]) for name in ("x", "y")]
-    assert digests([tmp_path / "x"]) == digests([tmp_path / "y"])
-    assert reports[0] == reports[1]
-    assert digests(folders) == before
-    assert {file.name for file in (tmp_path / "x").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    before = digests(subject.folders)
+    (first, report), (second, same) = (subject.run(subject.folders, weights=subject.weights) for _ in range(2))
+    assert digests([first]) == digests([second])
+    assert report == same
+    assert digests(subject.folders) == before
+    assert {file.name for file in first.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_one_input_is_its_own_merge(method: str, folders: list[Path], tmp_path: Path) -> None:
-    report = run_merge(tmp_path / "out", folders[:1], method)
-    assert_same(folders[0], tmp_path / "out", tolerance=1e-6)
-    assert report["interference"]["cosine"] == [[pytest.approx(1)]]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_order_of_inputs_does_not_matter(method: str, folders: list[Path], tmp_path: Path) -> None:
-    run_merge(tmp_path / "x", folders, method, weights=[1, 2, -1], output=EXACT)
-    run_merge(tmp_path / "y", folders[::-1], method, weights=[-1, 2, 1], output=EXACT)
-    assert_same(tmp_path / "x", tmp_path / "y")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_only_the_product_of_factors_counts(method: str, folders: list[Path], tmp_path: Path) -> None:
-    mix = torch.tensor([[2.0, 0, 0, 0], [0, 0, 0.5, 0], [0, -1, 0, 0], [0, 0, 0, 4]])  # exact in float32
-
-    def regauge(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {
-            name: mix @ tensor if "lora_A" in name else tensor @ torch.linalg.inv(mix)
-            for name, tensor in tensors.items()
-        }
-
-    other = rewrite(folders[0], tmp_path / "regauged", regauge)
-    run_merge(tmp_path / "x", folders, method, output=EXACT)
-    run_merge(tmp_path / "y", [other, *folders[1:]], method, output=EXACT)
-    assert_same(tmp_path / "x", tmp_path / "y")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_scaling_every_input_scales_the_merge(method: str, folders: list[Path], tmp_path: Path) -> None:
-    def fourfold(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor * (4 if "lora_B" in name else 1) for name, tensor in tensors.items()}
-
-    larger = [rewrite(folder, tmp_path / f"{folder.name}4", fourfold) for folder in folders]
-    run_merge(tmp_path / "x", folders, method, output=EXACT)
-    run_merge(tmp_path / "y", larger, method, output=EXACT)
-    assert_same(tmp_path / "x", tmp_path / "y", factor=4)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_zero_adapter_is_harmless(method: str, folders: list[Path], tmp_path: Path) -> None:
-    def untrained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor * (0 if "lora_B" in name else 1) for name, tensor in tensors.items()}
-
-    zero = rewrite(folders[2], tmp_path / "zero", untrained)
-    report = run_merge(tmp_path / "out", [folders[0], zero], method, output=EXACT)
-    assert all(np.isfinite(delta).all() for delta in read_deltas(tmp_path / "out").values())
+def test_untrained_inputs_are_harmless(subject: Subject) -> None:
+    out, report = subject.run([subject.folders[0], subject.untrained])
+    assert all(np.isfinite(delta).all() for delta in read_deltas(out).values())
     assert report["interference"]["cosine"][0][1] == 0
-    report = run_merge(tmp_path / "nothing", [zero], method)
-    assert [warning["code"] for warning in report["warnings"]] == ["zero_result"]
-    assert report["energy_kept"] == 1
-    assert not any(delta.any() for delta in read_deltas(tmp_path / "nothing").values())
+    twin = subject.rewrite(subject.untrained, lambda name, tensor: tensor)
+    for nothing in ([subject.untrained], [subject.untrained, twin]):
+        out, report = subject.run(nothing)
+        assert "zero_result" in {warning["code"] for warning in report["warnings"]}
+        assert report["energy_kept"] == 1
+        assert not any(delta.any() for delta in read_deltas(out).values())
+
+
+def test_duplicates_opposites_and_more_ranks_than_dimensions_are_finite(subject: Subject) -> None:
+    for sign in (1, -1):
+        twin = subject.rewrite(subject.folders[0], lambda name, t, s=sign: t * s if "lora_B" in name else t)
+        copies = [twin, *(subject.rewrite(folder, lambda name, tensor: tensor) for folder in subject.folders)]
+        folders = [subject.folders[0], *copies][: subject.traits.get("max_inputs", 5)]
+        out, _ = subject.run(folders)
+        for delta in read_deltas(out).values():
+            assert np.isfinite(delta).all()
+            assert np.linalg.norm(delta) < 1e3
+
+
+def test_progress_rises_to_one_and_a_cancelled_merge_stops(subject: Subject) -> None:
+    inputs = [merge_input(folder) for folder in subject.folders]
+    seen: list[float] = []
+    out = subject.root / "progress"
+    out.mkdir()
+    merge(subject.method, {}, inputs, EXACT, out, metadata={}, progress=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) == len(MODULES) + 1
+    assert seen[-1] == 1
+    with pytest.raises(MergeCancelled):
+        merge(subject.method, {}, inputs, EXACT, out, metadata={}, cancelled=lambda: True)
+
+
+def test_unknown_parameter_is_refused(subject: Subject) -> None:
+    with pytest.raises(InvalidParams, match="no parameter 'zeal'"):
+        subject.run(subject.folders, params={"zeal": 1})
+
+
+class InMemory:
+    """The modules of some adapters, as the engine hands them to a method."""
+
+    rank = None
+
+    def __init__(self, folders: list[Path]) -> None:
+        self.n = len(folders)
+        self.modules = []
+        layouts = [merge_input(folder).layout for folder in folders]
+        for path in sorted(MODULES):
+            owners = tuple(i for i, layout in enumerate(layouts) if path in layout.modules)
+            deltas = []
+            for i in owners:
+                with AdapterFile(folders[i] / "adapter_model.safetensors", layouts[i]) as file:
+                    deltas.append(file.factors(path, torch.float64))
+            ones = (1.0,) * len(owners)
+            digests = tuple(str(i) for i in owners)
+            self.modules.append(Module(layouts[owners[0]].modules[path], owners, tuple(deltas), ones, digests))
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+
+def test_new_tensors_are_made_where_the_inputs_are(subject: Subject) -> None:
+    """Tensors made without a device land on another one here, where they cannot meet those of the inputs."""
+    modules, method = InMemory(subject.folders), MERGES.get(subject.method)
+    params = MERGES.parse(subject.method, PARAMS.get(subject.method, {}))
+    with torch.device("meta"):
+        for _, merged in method.run(modules, params):
+            spectrum = streamed_spectrum(merged, 2) if isinstance(merged, Elementwise) else low_rank_spectrum(merged)
+            assert spectrum.A.device.type == spectrum.B.device.type == spectrum.sigma.device.type == "cpu"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -163,22 +326,3 @@ def test_weights_are_checked_and_normalised(method: str) -> None:
             resolve_weights(method, [1.0, None])
     else:
         assert resolve_weights(method, [2.0, None]) == [2, 0.5]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_progress_rises_to_one_and_a_cancelled_merge_stops(method: str, folders: list[Path], tmp_path: Path) -> None:
-    inputs = [merge_input(folder) for folder in folders]
-    seen: list[float] = []
-    (tmp_path / "x").mkdir()
-    merge(method, {}, inputs, EXACT, tmp_path / "x", metadata={}, progress=seen.append)
-    assert seen == sorted(seen)
-    assert len(seen) == len(MODULES) + 1
-    assert seen[-1] == 1
-    with pytest.raises(MergeCancelled):
-        merge(method, {}, inputs, EXACT, tmp_path / "x", metadata={}, cancelled=lambda: True)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_unknown_parameter_is_refused(method: str, folders: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(InvalidParams, match="no parameter 'zeal'"):
-        run_merge(tmp_path / "out", folders, method, params={"zeal": 1})
