@@ -29,7 +29,7 @@ from registry.changes import next_seq
 from registry.errors import Conflict
 from registry.listing import index_adapters
 from registry.metrics import JOB_SECONDS, JOBS_FINISHED
-from registry.models import Job, JobLog, Revision
+from registry.models import Adapter, Job, JobLog, Revision
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,8 @@ def _reject(job: Job, code: str, message: str, problems: list[Any] | None = None
         state=Revision.State.REJECTED,
         problems=problems or [{"code": code, "where": "job", "message": message}],
     ):
-        next_seq()  # its owner's list changes, and two writers of its tags must take turns
+        # Its owner's list changes, and two writers of its tags must take turns.
+        Adapter.objects.filter(pk=job.revision.adapter_id).update(change_seq=next_seq())
         index_adapters([job.revision.adapter_id])
 
 

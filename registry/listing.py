@@ -51,7 +51,8 @@ def _index(ids: list[int]) -> None:
             _describe(adapter, revision)
             adapter.has_samples = revision.pk in with_samples
             adapter.is_merged = revision.pk in merged
-    Adapter.objects.bulk_update(adapters, COLUMNS, batch_size=100)
+    # Much faster than `bulk_update`, and the same, because the rows exist.
+    Adapter.objects.bulk_create(adapters, update_conflicts=True, update_fields=COLUMNS, unique_fields=["id"])
     AdapterTag.objects.filter(adapter__in=ids).delete()
     AdapterTag.objects.bulk_create(
         AdapterTag(adapter=adapter, name=tag) for adapter in adapters for tag in adapter.tags

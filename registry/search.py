@@ -1,20 +1,17 @@
 """Search in lists of adapters: words and filters, the order, and how many adapters each further filter would leave."""
 
-import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
-from django.core.exceptions import EmptyResultSet
-from django.db import connection
-from django.db.models import QuerySet, TextField
-from django.db.models.functions import Cast
+import numpy as np
+from django.db.models import QuerySet
 from django.http import QueryDict
 
 from registry.errors import Invalid
+from registry.facets import Mask, listed
 from registry.listing import fold
-from registry.models import Adapter, AdapterTag, Namespace, Revision
+from registry.models import Adapter, AdapterTag, Revision
 from registry.queries import Caller, visible_adapters
 
 MAX_WORDS = 10
@@ -44,8 +41,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     "origin": {"trained": False, "merged": True},
     "state": {state: state for state in Revision.State.values},
 }
-# What is read of each adapter to count the values of a filter.
-COUNTED: dict[str, Any] = COLUMNS | {"owner": "namespace_id", "tag": Cast("tags", TextField())}
 MAX_VALUES = 100
 
 Values = list[tuple[str, int]]
@@ -56,16 +51,13 @@ class Search:
     """Words, all of which must occur; filters, values of one being alternatives, all of which must hold.
 
     Attributes:
-        filters: name → values as the caller wrote them.
+        filters: name → values, each written as `Found.facets` writes it.
         ordering: a key of ORDERINGS, with `-` before it for descending.
     """
 
     text: str
     filters: dict[str, tuple[str, ...]]
     ordering: str
-
-    def without(self, name: str) -> "Search":
-        return replace(self, filters={key: values for key, values in self.filters.items() if key != name})
 
 
 def parse_search(query: QueryDict, ordering: str = "name") -> Search:
@@ -78,12 +70,19 @@ def parse_search(query: QueryDict, ordering: str = "name") -> Search:
         raise Invalid(
             f"ordering is one of {', '.join(ORDERINGS)}, or -… for descending.", detail={"ordering": "unknown"}
         )
-    given = {name: tuple(dict.fromkeys(value for value in query.getlist(name) if value.strip())) for name in COLUMNS}
-    filters = {name: values for name, values in given.items() if values}
-    for name, values in filters.items():
-        for value in values:
-            _column_value(name, value)
+    given = {name: [value for value in query.getlist(name) if value.strip()] for name in COLUMNS}
+    filters = {
+        name: tuple(dict.fromkeys(_written(name, value) for value in values))
+        for name, values in given.items()
+        if values
+    }
     return Search(query.get("search", "").strip(), filters, ordering)
+
+
+def _written(name: str, value: str) -> str:
+    """A value of a filter in the one way to write it."""
+    held = _column_value(name, value)
+    return value if name in CHOICES else str(held)
 
 
 def _column_value(name: str, value: str) -> Any:
@@ -115,57 +114,45 @@ def search_adapters(user: Caller, search: Search) -> QuerySet[Adapter]:
     return rows
 
 
-@dataclass(frozen=True)
 class Found:
-    """What a search finds.
+    """What a search finds, as paginators want it: `count()`, and slices, which are lists of adapters in its order."""
 
-    Attributes:
-        ids: of all adapters found, in the search's order.
-        facets: filter → [(value, count)]: how many adapters of each value there are among those that every *other*
-            filter lets through, which tells what choosing it would add. Most first, ranks in order; at most
-            MAX_VALUES of them and those that are chosen.
-    """
+    def __init__(self, user: Caller, search: Search) -> None:
+        self._search = search
+        self._listed = listed()
+        self._sought = self._listed.visible(user)
+        self._having = {name: self._listed.having(name, values) for name, values in search.filters.items()}
+        self._ids: Any = search_adapters(user, search).values_list("pk", flat=True)
+        if search.text:
+            # All texts are read once, for the page, the count and the facets.
+            with_words = search_adapters(user, replace(search, filters={})).values_list("pk", flat=True)
+            self._sought = self._sought & self._listed.among(list(with_words))
+            fitting = set(self._listed.rows["adapter"][self._fitting()].tolist())
+            self._ids = [pk for pk in with_words if pk in fitting]
 
-    ids: list[int]
-    facets: dict[str, Values]
+    def _fitting(self, without: str = "") -> Mask:
+        """The rows that the words and every filter let through, but for one filter."""
+        having = (mask for name, mask in self._having.items() if name != without)
+        return reduce(np.logical_and, having, self._sought)
 
+    def count(self) -> int:
+        return int(self._fitting().sum())
 
-def find_with_facets(user: Caller, search: Search) -> Found:
-    """Everything about a search in one pass over narrow rows, and one more for each filter that it has."""
-    rows = _read(search_adapters(user, search), "pk", *COUNTED.values())
-    counts = {name: _count(name, [row[place] for row in rows]) for place, name in enumerate(COUNTED, 1)}
-    for name in search.filters:
-        others = search_adapters(user, search.without(name)).order_by()
-        counts[name] = _count(name, [value for (value,) in _read(others, COUNTED[name])])
-    named = {name: _named(name, counts[name]) for name in COUNTED}
-    return Found([row[0] for row in rows], {name: _ordered(name, named[name], search) for name in COLUMNS})
+    def __getitem__(self, part: slice) -> list[Adapter]:
+        ids = list(self._ids[part])
+        # Narrow rows are sorted, whole ones fetched by id.
+        rows = Adapter.objects.select_related("namespace").defer("search_text").in_bulk(ids)
+        return [rows[pk] for pk in ids if pk in rows]
 
-
-def _read(rows: QuerySet[Adapter], *columns: Any) -> list[tuple[Any, ...]]:
-    """As `values_list`, without its conversions, which cost more than the query where there are ten thousand rows."""
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(*rows.values_list(*columns).query.sql_with_params())
-        except EmptyResultSet:
-            return []
-        return cursor.fetchall()
-
-
-def _count(name: str, column: Sequence[Any]) -> Counter[Any]:
-    if name != "tag":
-        return Counter(column)
-    # One document for all rows is read much faster than one for each.
-    return Counter(tag for tags in json.loads(f"[{','.join(column)}]") for tag in tags)
-
-
-def _named(name: str, counts: Counter[Any]) -> dict[str, int]:
-    """Counts by what the values are called."""
-    if name == "owner":
-        owners = dict(Namespace.objects.filter(pk__in=counts).values_list("pk", "name"))
-        return {owners[pk]: count for pk, count in counts.items()}
-    if name in CHOICES:
-        return {word: counts[value] for word, value in CHOICES[name].items() if counts[value]}
-    return {str(value): count for value, count in counts.items() if value}
+    def facets(self) -> dict[str, Values]:
+        """Filter → [(value, count)]: how many adapters of each value there are among those that every *other* filter
+        lets through, which tells what choosing it would add. Most first, ranks in order; at most MAX_VALUES of them
+        and those that are chosen.
+        """
+        return {
+            name: _ordered(name, self._listed.count(name, self._fitting(without=name)), self._search)
+            for name in COLUMNS
+        }
 
 
 def _ordered(name: str, counts: dict[str, int], search: Search) -> Values:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_socket import socket_allow_hosts
 
+from registry import facets
 from retrieval import live
 
 
@@ -14,8 +15,10 @@ def _offline() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_view() -> Iterator[None]:
+def _fresh_memory() -> Iterator[None]:
     """The database is rolled back behind the process's back after each test."""
     live.forget()
+    facets.forget()
     yield
     live.forget()
+    facets.forget()

@@ -23,7 +23,7 @@ from registry.models import Adapter, Revision
 from registry.queries import Caller, find_adapter, find_revision, shown_revisions
 from registry.samples import MAX_BYTES as MAX_SAMPLES_BYTES
 from registry.samples import PATH as SAMPLES
-from registry.search import COLUMNS, parse_search, search_adapters
+from registry.search import COLUMNS, Found, parse_search
 from retrieval.models import Prototype
 
 EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list, "samples_public": bool}
@@ -60,9 +60,8 @@ class AdapterList(APIView):
     @extend_schema(operation_id="adapters_list", parameters=LIST_PARAMETERS, responses=OBJECT)
     def get(self, request: Request) -> Response:
         """Adapters that have every word of `search` and, for each filter, one of its values."""
-        rows = search_adapters(request.user, parse_search(request.query_params)).select_related("namespace")
         pages = Pages()
-        found = pages.paginate_queryset(rows, request)
+        found = pages.paginate_queryset(Found(request.user, parse_search(request.query_params)), request)
         return pages.get_paginated_response(_list_json(request.user, found))
 
     @extend_schema(

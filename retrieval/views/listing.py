@@ -9,8 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from registry.models import Adapter
-from registry.search import Search, Values, find_with_facets, parse_search
+from registry.search import Found, Search, Values, parse_search
 from registry.views import pages
 
 PER_PAGE = 25
@@ -52,16 +51,16 @@ LABELS = {
 def adapters(request: HttpRequest) -> HttpResponse:
     """The list, filtered as `GET /api/v1/adapters/` does; only what changes where htmx asks for it."""
     search = parse_search(request.GET, DEFAULT_ORDERING)
-    found = find_with_facets(request.user, search)
-    page = Paginator(found.ids, PER_PAGE).get_page(request.GET.get("page"))
+    found = Found(request.user, search)
+    page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     query = _query(search)
     context = {
         "section": "adapters",
         "page": page,
-        "adapters": _in_order(page.object_list),
+        "adapters": page.object_list,
         "search": search,
-        "count": len(found.ids),
-        "facets": _facets(search, found.facets),
+        "count": page.paginator.count,
+        "facets": _facets(search, found.facets()),
         "chips": _chips(search, query),
         "orderings": ORDERINGS.items(),
         "is_filtered": bool(search.text or search.filters),
@@ -73,11 +72,6 @@ def adapters(request: HttpRequest) -> HttpResponse:
     answer = render(request, "adapters/list_parts.html", context)
     answer.headers["HX-Push-Url"] = address
     return answer
-
-
-def _in_order(ids: list[int]) -> list[Adapter]:
-    rows = Adapter.objects.select_related("namespace").defer("search_text").in_bulk(ids)
-    return [rows[pk] for pk in ids if pk in rows]
 
 
 def _query(search: Search) -> QueryDict:

@@ -5,16 +5,18 @@ import random
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import F
 from django.http import QueryDict
 
+from registry import facets, jobs
 from registry.accounts import create_user
-from registry.adapters import edit_adapter
+from registry.adapters import edit_adapter, yank_adapter
 from registry.errors import Invalid
 from registry.intake import Described
 from registry.listing import index_adapters
-from registry.models import Adapter, Namespace, Revision
-from registry.search import find_with_facets, parse_search, search_adapters
-from tests.retrieval.rows import make_expert
+from registry.models import Adapter, ChangeCounter, Job, Namespace, Revision
+from registry.search import Found, parse_search, search_adapters
+from tests.retrieval.rows import make_expert, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -85,14 +87,16 @@ def test_filters_and_counts_are_those_of_counting_by_hand(pool):
         search = parsed(filters)
         expected = by_hand(seen, filters)
         assert [row.pk for row in search_adapters(user, search)] == [row.pk for row in sorted(expected, key=str)]
-        found = find_with_facets(user, search)
-        assert found.ids == [row.pk for row in sorted(expected, key=str)]
+        found = Found(user, search)
+        assert found.count() == len(expected)
+        assert found[:100] == sorted(expected, key=str)
+        counted = found.facets()
         for name, of in VALUES.items():
             rest = by_hand(seen, filters, without=name)
-            for value, told in found.facets[name]:
+            for value, told in counted[name]:
                 assert told == sum(value in of(row) for row in rest), (name, value, filters)
             offered = {value for row in rest for value in of(row)} - {""}
-            assert {value for value, _ in found.facets[name]} == offered | set(filters.get(name, ()))
+            assert {value for value, _ in counted[name]} == offered | set(filters.get(name, ()))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,47 @@ def test_an_edit_is_found_at_once():
         assert search_adapters(AnonymousUser(), parsed(**new)).exists()
 
 
+def test_counts_follow_every_change_without_reading_what_did_not_change(pool, django_assert_num_queries):
+    """Against those of a process that starts now."""
+    dice = random.Random(2)
+    owner = Namespace.objects.get(name="ada").owner
+
+    def facets_and_count() -> list[object]:
+        found = [Found(user, parsed({"tag": ["qa"]})) for user in (AnonymousUser(), owner)]
+        return [(one.count(), one.facets()) for one in found]
+
+    facets_and_count()
+    for adapter in dice.sample([row for row in pool if row.head_id], 12):
+        change = dice.choice([{"tags": ["qa", f"new-{adapter.pk}"]}, {"visibility": "private"}, {"license": "bsd"}])
+        publish(adapter, **change)
+        make_expert(f"bo/new-{adapter.pk}", tags=["qa"], base_model=f"acme/new-{adapter.pk}")
+        yank_adapter(dice.choice(pool))
+        followed = facets_and_count()
+        with django_assert_num_queries(1):
+            facets.listed()
+        facets.forget()
+        assert facets_and_count() == followed
+
+
+def test_a_database_that_was_put_back_is_read_anew():
+    adapter = make_expert("ada/abc", license="mit")
+    publish(adapter, license="bsd")
+    assert Found(AnonymousUser(), parsed()).facets()["license"] == [("bsd", 1)]
+    ChangeCounter.objects.update(value=F("value") - 1)
+    Adapter.objects.filter(pk=adapter.pk).update(license="mit", change_seq=F("change_seq") - 1)
+    assert Found(AnonymousUser(), parsed()).facets()["license"] == [("mit", 1)]
+
+
+def test_a_rejected_upload_is_counted_as_such_at_once():
+    adapter = make_expert("ada/abc")
+    owner = adapter.namespace.owner
+    revision = Revision.objects.create(adapter=adapter, commit="b" * 40)
+    Adapter.objects.filter(pk=adapter.pk).update(head=None, state="checking")
+    assert Found(owner, parsed()).facets()["state"] == [("checking", 1)]
+    jobs.cancel(Job.objects.create(kind="ingest", revision=revision, owner=owner))
+    assert Found(owner, parsed()).facets()["state"] == [("rejected", 1)]
+
+
 def test_an_edit_does_not_undo_what_a_job_published_meanwhile():
     adapter = make_expert("ada/abc")
     stale = Adapter.objects.get(pk=adapter.pk)
@@ -146,10 +191,11 @@ def test_an_edit_does_not_undo_what_a_job_published_meanwhile():
 
 def test_a_value_that_nothing_has_is_told_with_the_count_zero():
     make_expert("ada/abc", tags=["qa"])
-    found = find_with_facets(create_user("bo"), parsed({"tag": ["nothing"], "samples": ["yes"]}))
-    assert found.ids == []
-    assert found.facets["tag"] == [("nothing", 0)]
-    assert dict(found.facets["samples"])["yes"] == 0
+    found = Found(create_user("bo"), parsed({"tag": ["nothing"], "samples": ["yes"]}))
+    assert found.count() == 0
+    assert found[:25] == []
+    assert found.facets()["tag"] == [("nothing", 0)]
+    assert dict(found.facets()["samples"])["yes"] == 0
 
 
 @pytest.mark.parametrize(
