@@ -17,7 +17,7 @@ from registry.jobs import enqueue
 from registry.listing import index_adapters
 from registry.models import Adapter, Blob, Job, Revision, RevisionFile
 from registry.names import check_tags, split_name
-from registry.storage import put_bytes, put_file, read_blob
+from registry.storage import put_bytes, put_files, read_blob
 
 EDITED = ("visibility", "description", "license", "tags", "samples_public")
 
@@ -37,7 +37,8 @@ def upload_adapter(
         return known, known.jobs.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING]).first()
     checked = check_upload(files, said)
     # Before the transaction: no lock of the database waits for the store. Without a revision they are orphans.
-    blobs = {path: put_file(file.path, file.sha256) for path, file in files.items()}
+    rows = put_files({file.sha256: file.path for file in files.values()})
+    blobs = {path: rows[file.sha256] for path, file in files.items()}
     try:
         with transaction.atomic():
             # Again, because storing may have taken minutes.
@@ -55,7 +56,7 @@ def open_adapter(user: AbstractBaseUser, full_name: str) -> Adapter:
     """
     owner, name = split_name(full_name)
     namespace = own_namespace(user, owner)
-    adapter = Adapter.objects.select_related("head", "namespace").filter(key=full_name.casefold()).first()
+    adapter = Adapter.objects.filter(key=full_name.casefold()).first()
     if adapter is None:
         return Adapter(namespace=namespace, name=name, full_name=full_name, key=full_name.casefold())
     if adapter.full_name != full_name:
@@ -72,7 +73,8 @@ def _same_files(adapter: Adapter, digests: dict[str, str]) -> Revision | None:
     """The head, or a revision still being checked, if it has exactly these files."""
     if adapter.pk is None:
         return None
-    for revision in adapter.revisions.exclude(state=Revision.State.REJECTED).prefetch_related("files"):
+    revisions = adapter.revisions.exclude(state=Revision.State.REJECTED)
+    for revision in revisions.defer("modules").prefetch_related("files"):
         current = revision.pk == adapter.head_id or revision.state == Revision.State.CHECKING
         if current and {file.path: file.blob_id for file in revision.files.all()} == digests:
             return revision
@@ -87,7 +89,7 @@ def store_revision(
     revision = _create_revision(
         adapter,
         blobs,
-        parent=adapter.head,
+        parent_id=adapter.head_id,
         author_id=user.pk,
         message=said.message,
         base_model=checked.base_model,
@@ -167,8 +169,8 @@ def publish(revision: Revision, facts: dict[str, Any], norm: float, warnings: li
     revision.save(update_fields=["state", "problems", "summary", "modules", "norm", "warnings"])
     # First, because its lock makes two workers take turns: the head that is read next is not about to move.
     seq = next_seq()
-    adapter = Adapter.objects.select_related("head").get(pk=revision.adapter_id)
-    if adapter.head is None or adapter.head.pk < revision.pk:
+    adapter = Adapter.objects.get(pk=revision.adapter_id)
+    if adapter.head_id is None or adapter.head_id < revision.pk:
         adapter.head = revision
     adapter.change_seq = seq
     adapter.save(update_fields=["head", "change_seq", "updated_at"])

@@ -127,18 +127,18 @@ def import_folder(user: AbstractBaseUser, found: Found, said: Described) -> Outc
     """
     if refusal := found.refusal or _incomplete(found):
         return Outcome(Kind.REFUSED, refusal)
-    before = set(Revision.objects.filter(adapter__full_name=found.name).values_list("pk", flat=True))
+    newest = Revision.objects.filter(adapter__full_name=found.name).defer("modules").first()
     try:
         with ExitStack() as copies:
             files = {name: _copy(found.folder / name, copies) for name in _names(found)}
-            revision = _rejected_before(found.name, files) or upload_adapter(user, found.name, files, said)[0]
+            revision = _rejected_before(newest, files) or upload_adapter(user, found.name, files, said)[0]
     except (AppError, LoraError, OSError) as error:
         return Outcome(Kind.REFUSED, _sentence(error))
     except Exception:
         # One folder must not stop the rest, whatever is in it.
         logger.exception("Importing %s failed", found.folder)
         return Outcome(Kind.REFUSED, "Something unexpected went wrong; the log has more.")
-    kind = Kind.KNOWN if revision.pk in before else Kind.TAKEN
+    kind = Kind.KNOWN if newest and revision.pk <= newest.pk else Kind.TAKEN
     warnings = [warning["code"] for warning in revision.warnings]
     return Outcome(kind, revision=revision, rank=revision.summary["rank"], warnings=warnings)
 
@@ -199,9 +199,8 @@ def _copy(path: Path, copies: ExitStack) -> NewFile:
     return NewFile(Path(target.name), digest.hexdigest())
 
 
-def _rejected_before(name: str, files: dict[str, NewFile]) -> Revision | None:
+def _rejected_before(newest: Revision | None, files: dict[str, NewFile]) -> Revision | None:
     """The newest revision, if it has these very files and they were found unusable: the verdict would be the same."""
-    newest = Revision.objects.filter(adapter__full_name=name).first()
     if newest is None or newest.state != Revision.State.REJECTED or newest.problems[0]["where"] == "job":
         return None
     same = {file.path: file.blob_id for file in newest.files.all()} == {path: new.sha256 for path, new in files.items()}

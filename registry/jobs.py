@@ -85,7 +85,7 @@ def claim(job_id: Any, worker: str, kinds: Collection[str] | None = None) -> Job
         started_at=Now(),
         progress=0.0,
     )
-    return Job.objects.select_related("revision__adapter", "merge", "owner").get(pk=job_id) if taken else None
+    return Job.objects.select_related("revision__adapter").get(pk=job_id) if taken else None
 
 
 def _lease() -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from registry.models import Adapter, AdapterTag, Merge, Revision, RevisionFile
 from registry.queries import shown_revisions
@@ -33,24 +34,23 @@ def index_adapters(adapter_ids: Iterable[int]) -> None:
     """Write the columns and tag rows of adapters anew. Call in the transaction that changed them or their revisions."""
     ids = list(adapter_ids)
     for start in range(0, len(ids), CHUNK):
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             _index(ids[start : start + CHUNK])
 
 
 def _index(ids: list[int]) -> None:
     adapters = list(Adapter.objects.filter(pk__in=ids))
-    shown = {revision.adapter_id: revision for revision in shown_revisions(adapters).defer("modules")}
-    revision_ids = [revision.pk for revision in shown.values()]
-    with_samples = set(
-        RevisionFile.objects.filter(revision__in=revision_ids, path=SAMPLES).values_list("revision_id", flat=True)
+    revisions = shown_revisions(adapters).annotate(
+        has_samples=Exists(RevisionFile.objects.filter(revision=OuterRef("pk"), path=SAMPLES)),
+        is_merged=Exists(Merge.objects.filter(revision=OuterRef("pk"))),
     )
-    merged = set(Merge.objects.filter(revision__in=revision_ids).values_list("revision_id", flat=True))
+    shown = {revision.adapter_id: revision for revision in revisions.defer("modules")}
     for adapter in adapters:
         adapter.search_text = _search_text(adapter)
         if revision := shown.get(adapter.pk):
             _describe(adapter, revision)
-            adapter.has_samples = revision.pk in with_samples
-            adapter.is_merged = revision.pk in merged
+            adapter.has_samples = revision.has_samples
+            adapter.is_merged = revision.is_merged
     # Much faster than `bulk_update`, and the same, because the rows exist.
     Adapter.objects.bulk_create(adapters, update_conflicts=True, update_fields=COLUMNS, unique_fields=["id"])
     AdapterTag.objects.filter(adapter__in=ids).delete()

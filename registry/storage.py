@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,16 +39,23 @@ def store() -> Store:
 
 
 def put_file(path: Path, sha256: str) -> Blob:
-    """Put a file whose digest is known into the store, which may move it away. Returns: its row.
+    """Put a file whose digest is known into the store. Returns: its row. As `put_files`."""
+    return put_files({sha256: path})[sha256]
 
-    Call it outside of transactions: it can take minutes. The row is touched first, which keeps the collection of
-    orphans away from it until a revision refers to it. Raises: StoreUnavailable, BlobDamaged.
+
+def put_files(paths: Mapping[str, Path]) -> dict[str, Blob]:
+    """Put files by their known digests into the store, which may move them away. Returns: the row of each digest.
+
+    Call it outside of transactions: it can take minutes. The rows are touched first, which keeps the collection of
+    orphans away from them until a revision refers to them. Raises: StoreUnavailable, BlobDamaged.
     """
-    blob = Blob(sha256=sha256, size_bytes=path.stat().st_size, touched_at=Now())
-    Blob.objects.bulk_create([blob], update_conflicts=True, unique_fields=["sha256"], update_fields=["touched_at"])
-    with _operation("put", sha256):
-        store().put(path, sha256)
-    return Blob.objects.get(pk=sha256)
+    # In one order, so that two uploads with files in common do not wait for each other's rows.
+    rows = [Blob(sha256=sha256, size_bytes=paths[sha256].stat().st_size, touched_at=Now()) for sha256 in sorted(paths)]
+    Blob.objects.bulk_create(rows, update_conflicts=True, unique_fields=["sha256"], update_fields=["touched_at"])
+    for sha256, path in paths.items():
+        with _operation("put", sha256):
+            store().put(path, sha256)
+    return Blob.objects.in_bulk(paths)
 
 
 def put_bytes(data: bytes) -> Blob:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from registry.models import Adapter, Job, Revision
 from tests.api.conftest import run_jobs
@@ -90,6 +92,23 @@ def test_what_its_job_rejected_is_not_taken_in_again(tmp_path):
     for _ in range(2):
         assert verdicts(run_import(tmp_path / "tree")) == {"ada/nan": "refused"}
     assert Revision.objects.count() == 1
+
+
+def test_an_adapter_costs_few_statements_however_many_there_are(tree, tmp_path):
+    """A directory of thousands is taken in at the speed of the database's round trips."""
+    samples = '{"input": "What is it for?"}\n'
+    (tree / "first" / "samples.jsonl").write_text(samples)
+    run_import(tree)
+    run_jobs()
+    for number in range(3):
+        folder = write_adapter_files(tmp_path / f"root-{number}" / f"adapter-{number}", seed=10 + number)
+        (folder / "samples.jsonl").write_text(samples)
+        with CaptureQueriesContext(connection) as taken_in:
+            run_import(folder.parent)
+        with CaptureQueriesContext(connection) as judged:
+            run_jobs()
+        assert len(taken_in) <= 30
+        assert len(judged) <= 46
 
 
 def test_folders_that_would_share_a_name_are_all_refused(tmp_path):

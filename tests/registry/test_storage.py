@@ -15,6 +15,7 @@ from registry.storage import (
     open_blob,
     put_bytes,
     put_file,
+    put_files,
     read_blob,
     remove_abandoned_scratch,
     scratch_folder,
@@ -65,6 +66,17 @@ def test_what_was_damaged_is_not_used_nor_taken_for_stored():
     path.write_bytes(b"who")
     with pytest.raises(BlobDamaged):
         put_bytes(b"whole")
+
+
+def test_several_files_are_stored_together_and_the_same_content_once(tmp_path):
+    paths = {}
+    for number, content in enumerate([b"one", b"two", b"one"]):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        paths[hashlib.sha256(content).hexdigest()] = path
+    blobs = put_files(paths)
+    assert sorted(read_blob(blob) for blob in blobs.values()) == [b"one", b"two"]
+    assert all(blob.sha256 == sha256 for sha256, blob in blobs.items())
 
 
 def test_a_folder_that_cannot_be_written_is_a_store_that_is_away(root):

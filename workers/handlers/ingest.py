@@ -4,6 +4,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import prefetch_related_objects
+
 from lora.check import check_values
 from lora.config import parse_config
 from lora.header import read_header
@@ -45,6 +47,7 @@ def handle(work: Work) -> None:
 
 def examine(work: Work, revision: Revision, progress: Any) -> Findings:
     """Check every value and store every prototype that the revision's files allow. Raises: InvalidAdapter."""
+    prefetch_related_objects([revision], "files__blob")
     weights = revision.file(WEIGHTS).blob
     config = parse_config(read_blob(revision.file(CONFIG).blob))
     with local_path(weights) as path:
