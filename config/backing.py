@@ -100,7 +100,7 @@ def broker(env: Environment, data_dir: Path) -> dict[str, Any]:
             "data_folder_in": folder,
             "data_folder_out": folder,
             "store_processed": False,
-            "polling_interval": 0.2,
+            "polling_interval": 0.02,
         },
     }
 
