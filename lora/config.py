@@ -18,6 +18,8 @@ from lora.strict_json import parse_object, plain
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 4_000_000
 MAX_UNKNOWN_KEYS = 100
+# initialisations that move part of the base's weights into the adapter
+BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 @dataclass(frozen=True)

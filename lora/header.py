@@ -23,7 +23,7 @@ REWRITE = "Write the file again with safetensors."
 
 # Only what attribute and module names are made of: no path, markup or direction marks can hide in one.
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
-_BITS = {
+BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -129,13 +129,13 @@ def _checked_tensor(name: str, entry: object) -> TensorInfo | tuple[str, str]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         return "bad_tensor", f"It must have exactly dtype, shape and data_offsets. {REWRITE}"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         return "bad_dtype", f"{shown(str(dtype))} is no dtype of safetensors. {REWRITE}"
     if not _are_counts(shape) or 0 in shape or len(shape) > MAX_DIMS:
         return "bad_shape", f"Its shape is not a list of 1 to {MAX_DIMS} positive integers. {_scalar_hint(name)}"
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return "bad_offsets", f"Its data_offsets are not [begin, end] with begin ≤ end. {REWRITE}"
-    if prod(shape) * _BITS[dtype] != 8 * (offsets[1] - offsets[0]):
+    if prod(shape) * BITS[dtype] != 8 * (offsets[1] - offsets[0]):
         return "wrong_size", f"{dtype} of shape {shape} does not fill {offsets[1] - offsets[0]} bytes. {REWRITE}"
     return TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
 

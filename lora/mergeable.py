@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lora.config import BASE_CHANGING_INITS
 from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.layout import ModuleLayout
 from lora.recipe import MergeInput
 
-# initialisations that move part of the base's weights into the adapter
-BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 # whole weights of these cannot be left out: the adapter was trained on top of them
 VOCABULARY_MODULES = {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared"}
 

@@ -1,91 +1,100 @@
-"""What vLLM serves of an adapter, decided from its config alone: an engine that accepts it may still ignore a part."""
+"""Which engines serve an adapter as it is, which after an export, and which would compute something else.
+
+Decided from config and layout alone, by the rules in `lora.serving_rules`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+from lora.binding import BaseModules
 from lora.config import LoraConfig
-from lora.mergeable import BASE_CHANGING_INITS
+from lora.layout import Layout
+from lora.serving_rules import CLASSIFIER_HEADS, REFUSED, RULES, Engine, Rule, Subject, max_lora_rank
+from lora.zero_pairs import Shapes, incomplete_groups, missing_layers
 
-MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that `--max-lora-rank` takes (vllm/config/lora.py, `MaxLoRARanks`)."""
-
-CLASSIFIER_HEADS = {"classifier", "score"}
+ENGINES: dict[Engine, str] = {"vllm": "vLLM", "sglang": "SGLang", "lorax": "LoRAX", "peft": "PEFT"}
+Word = Literal["yes", "yes-after-export", "wrong-silently", "no"]
 
 
 @dataclass(frozen=True)
-class VllmVerdict:
-    """Whether vLLM serves an adapter.
+class Verdict:
+    """Whether an engine serves an adapter.
 
     Attributes:
-        max_lora_rank: the smallest value of its flag that admits every module's rank; None where none does.
-        obstacles: why it cannot, a sentence each; empty where it can.
+        verdict: "yes"; "yes-after-export": the export mends all that is in the way; "wrong-silently": it is loaded,
+            and something else is computed; "no": it is refused.
+        reasons: what is in the way of the adapter as it is, a sentence each; none for "yes".
         cautions: what to check before relying on it.
+        max_lora_rank: vLLM only: the smallest value of its flag that admits every module's rank; None where none does.
     """
 
-    max_lora_rank: int | None
-    obstacles: tuple[str, ...] = ()
+    verdict: Word
+    reasons: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    max_lora_rank: int | None = None
+
+    @property
+    def servable(self) -> bool:
+        return self.verdict in ("yes", "yes-after-export")
 
 
-def max_lora_rank(rank: int) -> int | None:
-    """Return the smallest value of `--max-lora-rank` that admits a rank, or None above the largest."""
-    return next((allowed for allowed in MAX_LORA_RANKS if allowed >= rank), None)
-
-
-def vllm_verdict(config: LoraConfig, ranks: Collection[int], warnings: Collection[str] = ()) -> VllmVerdict:
-    """Judge by the rules of vLLM's `PEFTHelper` and of its reader of tensor names.
+def judge(config: LoraConfig, layout: Layout, base: BaseModules | None) -> dict[Engine, Verdict]:
+    """Return the verdict of every engine.
 
     Args:
-        ranks: of the modules.
-        warnings: codes of the check's warnings; `extra_head` and `unusual_names` matter here.
+        base: path → (d_out, d_in) of the base's modules; None where it is not known.
     """
-    flag = max_lora_rank(max(ranks, default=config.r))
-    return VllmVerdict(
-        flag, tuple(_obstacles(config, ranks, warnings, flag)), tuple(_cautions(config, ranks, warnings))
-    )
+    subject = Subject(config, layout, base)
+    found = [(rule, text) for rule in RULES if (text := rule.says(subject))]
+    return {engine: _verdict(engine, subject, found) for engine in ENGINES}
 
 
-def _obstacles(
-    config: LoraConfig, ranks: Collection[int], warnings: Collection[str], flag: int | None
-) -> Iterator[str]:
-    if flag is None:
-        yield f"Its rank is {max(ranks)}, and --max-lora-rank ends at {MAX_LORA_RANKS[-1]}."
-    if config.use_dora:
-        yield "It is a DoRA adapter, which vLLM does not support."
-    if config.bias != "none" or config.lora_bias:
-        yield "It trains biases, which vLLM refuses."
-    saved = sorted(set(config.modules_to_save) - CLASSIFIER_HEADS)
-    if saved:
-        yield f"It replaces whole modules (modules_to_save: {', '.join(saved)}), which vLLM refuses."
-    elif "extra_head" in warnings and not config.modules_to_save:
-        yield "Its file holds whole weights beside the LoRA factors, which vLLM refuses."
-    if config.trainable_token_indices:
-        yield "It trains single tokens of the vocabulary, whose weights vLLM refuses."
-    init = str(config.init_lora_weights).lower()
-    if init.startswith(BASE_CHANGING_INITS):
-        yield f"It was initialised with {init}, which changed the base in training: convert it to plain LoRA first."
-    variants = [*config.variants, *(["layer_replication"] if config.layer_replication else [])]
-    if variants:
-        yield f"It uses {', '.join(variants)}, which vLLM does not compute."
-    if "unusual_names" in warnings:
-        yield "Names of its tensors hold the adapter's name, which vLLM refuses: save it again with PEFT."
+def obstacles_to_export(config: LoraConfig, layout: Layout, engine: Engine, base: BaseModules | None) -> list[str]:
+    """Return why no export makes the adapter servable by the engine, a sentence each; empty where one does."""
+    verdict = judge(config, layout, base)[engine]
+    reasons = [] if verdict.servable else list(verdict.reasons)
+    subject = Subject(config, layout, base)
+    for rule in RULES:
+        if not rule.carried and engine not in rule.effects and (text := rule.says(subject)):
+            reasons.append(f"{text}, which a plain LoRA cannot hold: download it as it is.")
+    return reasons
 
 
-def _cautions(config: LoraConfig, ranks: Collection[int], warnings: Collection[str]) -> Iterator[str]:
-    if len(set(ranks)) > 1 or config.rank_pattern or config.alpha_pattern:
+def needed_zero_pairs(layout: Layout, engine: Engine, base: BaseModules | None) -> Shapes:
+    """Return the modules that an export for the engine has to add as zeros."""
+    if engine == "sglang":
+        return incomplete_groups(layout.modules, base)
+    return missing_layers(layout.modules, base) if engine == "lorax" else {}
+
+
+def _verdict(engine: Engine, subject: Subject, found: list[tuple[Rule, str]]) -> Verdict:
+    hits = [(rule, text) for rule, text in found if engine in rule.effects]
+    reasons = tuple(f"{text}, which {ENGINES[engine]} {rule.effects[engine]}." for rule, text in hits)
+    lasting = {rule.effects[engine] for rule, _ in hits if not rule.mended}
+    word: Word = "yes-after-export" if hits else "yes"
+    if lasting:
+        word = "no" if REFUSED in lasting else "wrong-silently"
+    flag = max_lora_rank(max(subject.ranks, default=subject.config.r)) if engine == "vllm" else None
+    return Verdict(word, reasons, tuple(_cautions(engine, subject)), flag)
+
+
+def _cautions(engine: Engine, subject: Subject) -> Iterator[str]:
+    config, ranks = subject.config, subject.ranks
+    if engine == "vllm" and (len(set(ranks)) > 1 or config.rank_pattern or config.alpha_pattern):
         spread = f" ({min(ranks)} to {max(ranks)})" if len(set(ranks)) > 1 else ""
         yield (
             f"Rank or alpha differ from module to module{spread}. Releases of vLLM that do not read rank_pattern and "
-            "alpha_pattern scale all modules alike without a word: compare an answer with PEFT's."
+            "alpha_pattern scale all modules alike without a word: take the export, or compare an answer with PEFT's."
         )
-    if set(config.modules_to_save) & CLASSIFIER_HEADS:
+    if engine == "vllm" and set(config.modules_to_save) & CLASSIFIER_HEADS:
         yield "It brings a classification head: older releases of vLLM refuse it."
-    if config.task_type not in (None, "CAUSAL_LM"):
+    if engine != "peft" and config.task_type not in (None, "CAUSAL_LM"):
         yield f"It was trained for {config.task_type}; the command serves text generation."
-    if "base_unknown" in warnings:
+    if engine != "peft" and subject.base is None:
         yield (
-            "Its base is not registered here, so nobody has checked the names of its modules. vLLM serves the bare "
+            "Its base is not registered here, so nobody has checked the names of its modules. Engines serve the bare "
             "base without a word where they do not fit."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from lora.config import CONFIG_NAME
 from lora.errors import LoraError
-from lora.header import WEIGHTS_NAME
+from lora.header import BITS, WEIGHTS_NAME
 from lora.lazy_torch import torch
 
 if TYPE_CHECKING:
@@ -43,6 +43,22 @@ class Factors:
     def scaled(self, weight: float) -> Factors:
         """Return weight·ΔW; the tensors are shared."""
         return replace(self, scaling=self.scaling * weight)
+
+
+@dataclass(frozen=True)
+class WholeTensor:
+    """A tensor of an adapter's file that is no factor: a bias, a head, rows of the vocabulary.
+
+    Attributes:
+        name: in the file that is written.
+        dtype: as safetensors spells it.
+        load: returns the tensor, of this shape and dtype; called when it is written.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
 
 
 class AdapterFile:
@@ -88,6 +104,11 @@ class AdapterFile:
         B = self._file.get_tensor(module.b_name).flatten(1)
         return Factors(A.to(wanted), B.to(wanted), module.scaling)
 
+    def tensor(self, name: str) -> Tensor:
+        """Return any tensor by its name in the file; a view of the mapped file: never write to it."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
     @property
     def dtype(self) -> torch.dtype:
         """The narrowest dtype that holds every factor without loss."""
@@ -97,6 +118,14 @@ class AdapterFile:
                 stored = self._file.get_slice(name)[:0].dtype
                 widest = stored if widest is None else torch.promote_types(widest, stored)
         return widest or torch.float32
+
+
+def common_dtype(files: Sequence[AdapterFile]) -> str:
+    """Return the narrowest of our output dtypes that holds every file, which are open; float64 becomes float32."""
+    widest = files[0].dtype
+    for file in files[1:]:
+        widest = torch.promote_types(widest, file.dtype)
+    return str(widest).removeprefix("torch.") if widest != torch.float64 else "float32"
 
 
 def tensor_names(module: ModuleLayout) -> tuple[str, str]:
@@ -116,6 +145,7 @@ def write_adapter(
     dtype: str,
     config: Mapping[str, Any],
     metadata: Mapping[str, str],
+    whole: Sequence[WholeTensor] = (),
 ) -> None:
     """Write a PEFT adapter with one uniform rank and scale 1 that every loader reads alike.
 
@@ -128,14 +158,15 @@ def write_adapter(
         factors: (A (k, d_in), B (d_out, k)) with k <= rank, one pair per module, in order; scale 1.
         rank: R; narrower factors are padded with zeros.
         dtype: "float32", "bfloat16" or "float16".
-        config: what the result inherits: base_model_name_or_path, task_type, fan_in_fan_out.
+        config: what the result inherits: base_model_name_or_path, task_type, fan_in_fan_out, …
         metadata: strings for the header of the weights file.
+        whole: what the file holds beside the factors.
     Raises: LoraError: a value is not finite in `dtype`.
     """
     settings = json.dumps(_canonical_config(modules, rank, config), indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
     with open(folder / WEIGHTS_NAME, "wb") as stream:
-        _write_header(stream, modules, rank, dtype, metadata)
+        _write_header(stream, _entries(modules, rank, dtype, whole), metadata)
         for module, (A, B) in zip(modules, factors, strict=True):
             a_shape, b_shape = _stored_shapes(module, rank)
             missing = rank - A.shape[0]
@@ -143,6 +174,8 @@ def write_adapter(
             padded_b = torch.nn.functional.pad(B, (0, missing)).reshape(b_shape)
             for tensor in (padded_a, padded_b):
                 stream.write(_tensor_bytes(tensor, dtype, module.path))
+        for item in whole:
+            stream.write(item.load().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def _stored_shapes(module: ModuleLayout, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -153,15 +186,25 @@ def _stored_shapes(module: ModuleLayout, rank: int) -> tuple[tuple[int, ...], tu
     return (rank, module.d_in), (module.d_out, rank)
 
 
+def _entries(
+    modules: Sequence[ModuleLayout], rank: int, dtype: str, whole: Sequence[WholeTensor]
+) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield name, dtype as safetensors spells it, and shape of every tensor, in the order of their bytes."""
+    for module in modules:
+        for name, shape in zip(tensor_names(module), _stored_shapes(module, rank), strict=True):
+            yield name, SAFETENSORS_DTYPES[dtype], shape
+    for item in whole:
+        yield item.name, item.dtype, item.shape
+
+
 def _write_header(
-    stream: BinaryIO, modules: Sequence[ModuleLayout], rank: int, dtype: str, metadata: Mapping[str, str]
+    stream: BinaryIO, entries: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(sorted(metadata.items()))}
     end = 0
-    for module in modules:
-        for name, shape in zip(tensor_names(module), _stored_shapes(module, rank), strict=True):
-            start, end = end, end + math.prod(shape) * getattr(torch, dtype).itemsize
-            header[name] = {"dtype": SAFETENSORS_DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
+    for name, dtype, shape in entries:
+        start, end = end, end + math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
     stream.write(len(text).to_bytes(8, "little") + text)

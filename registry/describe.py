@@ -4,6 +4,7 @@ from typing import Any
 
 from registry.models import Adapter, BaseModel, Job, Merge, MergeInput, Revision
 from registry.queries import Caller, is_owner, visible_adapters
+from registry.serving import serving_json
 
 
 def job_json(job: Job) -> dict[str, Any]:
@@ -85,11 +86,12 @@ def _lineages(user: Caller, revisions: list[Revision]) -> dict[int, dict[str, An
 
 def adapter_json(user: Caller, adapter: Adapter, revision: Revision) -> dict[str, Any]:
     """Everything about an adapter at a revision, but for its prototypes (see `retrieval.api`)."""
-    return _described(user, adapter, revision, revision.facts, lineage_json(user, revision))
+    described = _described(user, adapter, revision, revision.facts, lineage_json(user, revision))
+    return described | {"serving": serving_json(revision)}
 
 
 def adapters_json(user: Caller, shown: list[tuple[Adapter, Revision]]) -> list[dict[str, Any]]:
-    """As `adapter_json` for each, without the facts of modules: a page of those would be megabytes."""
+    """As `adapter_json` for each, without the facts of modules, which would be megabytes, and without `serving`."""
     lineages = _lineages(user, [revision for _, revision in shown])
     return [_described(user, adapter, revision, revision.summary, lineages[revision.pk]) for adapter, revision in shown]
 

@@ -3,14 +3,16 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, StreamingHttpResponse
 
 from registry.models import Adapter, Blob
-from registry.storage import blob_url, check_blob, open_blob, verified
+from registry.storage import VerifiedReader, blob_url, check_blob, open_blob, verified
 
 CHUNK_BYTES = 256 * 1024
 # Zip entries carry a date; a fixed one makes the archive of a revision the same bytes every time.
@@ -108,15 +110,21 @@ class _Span:
         self._stream.close()
 
 
-def archive_response(filename: str, files: dict[str, Blob]) -> StreamingHttpResponse:
+def archive_response(
+    filename: str, files: Mapping[str, Blob | Path], resources: ExitStack | None = None
+) -> StreamingHttpResponse:
     """A zip with the files at its root, made while it is sent; content that turns out damaged breaks it off.
 
+    Args:
+        files: by path in the zip, from the store or from local disk.
+        resources: closed with the answer, whether it was sent or not.
     Raises: BlobDamaged, StoreUnavailable: one of the files cannot be had, as far as the store knows.
     """
-    for blob in files.values():
-        check_blob(blob)
+    for source in files.values():
+        if isinstance(source, Blob):
+            check_blob(source)
     return StreamingHttpResponse(
-        _zip(files),
+        _Archive(files, resources or ExitStack()),
         content_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="{filename}.zip"'},
     )
@@ -141,14 +149,32 @@ class _Outbox(io.RawIOBase):
         return taken
 
 
-def _zip(files: dict[str, Blob]) -> Iterator[bytes]:
-    outbox = _Outbox()
-    with zipfile.ZipFile(outbox, "w", zipfile.ZIP_STORED) as archive:
-        for path, blob in sorted(files.items()):
-            entry = zipfile.ZipInfo(path, ZIP_DATE)
-            entry.external_attr = 0o644 << 16
-            with verified(blob) as source, archive.open(entry, "w", force_zip64=blob.size_bytes >= 2**31) as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    target.write(chunk)
-                    yield outbox.take()
-    yield outbox.take()
+class _Archive:
+    """A zip in chunks. Django closes it with the response, read or not."""
+
+    def __init__(self, files: Mapping[str, Blob | Path], resources: ExitStack) -> None:
+        self._files = files
+        self._resources = resources
+
+    def __iter__(self) -> Iterator[bytes]:
+        outbox = _Outbox()
+        with zipfile.ZipFile(outbox, "w", zipfile.ZIP_STORED) as archive:
+            for path, file in sorted(self._files.items()):
+                entry = zipfile.ZipInfo(path, ZIP_DATE)
+                entry.external_attr = 0o644 << 16
+                with _opened(file) as source, archive.open(entry, "w", force_zip64=_size(file) >= 2**31) as target:
+                    while chunk := source.read(CHUNK_BYTES):
+                        target.write(chunk)
+                        yield outbox.take()
+        yield outbox.take()
+
+    def close(self) -> None:
+        self._resources.close()
+
+
+def _opened(file: Blob | Path) -> BinaryIO | VerifiedReader:
+    return verified(file) if isinstance(file, Blob) else file.open("rb")
+
+
+def _size(file: Blob | Path) -> int:
+    return file.size_bytes if isinstance(file, Blob) else file.stat().st_size

@@ -1,7 +1,6 @@
 """`/checks/`: the verdict on an upload before it is sent, from the beginning of each file."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -13,13 +12,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lora.errors import InvalidAdapter
-from lora.serving import vllm_verdict
+from lora.serving import judge
 from registry.adapters import open_adapter
 from registry.api.schema import ERROR, OBJECT
 from registry.api.upload_parts import FIELDS, form_fields, uploaded_files
 from registry.errors import AppError, Invalid
 from registry.intake import Described, FileHead, Judged, NewFile, check_described, judge_files
 from registry.models import Adapter
+from registry.serving import base_modules
 from registry.upload_stream import too_large
 
 CHECK_FIELDS = (*(field for field in FIELDS if field != "sha256"), "sizes")
@@ -101,8 +101,12 @@ def _vllm(judged: Judged) -> dict[str, Any] | None:
     """What `vllm serve` would need, and what is in its way."""
     if judged.config is None or judged.verdict is None:
         return None
-    ranks = [module.rank for module in judged.verdict.layout.modules.values()]
-    return asdict(vllm_verdict(judged.config, ranks, [warning["code"] for warning in judged.warnings]))
+    verdict = judge(judged.config, judged.verdict.layout, base_modules(judged.base_model))["vllm"]
+    return {
+        "max_lora_rank": verdict.max_lora_rank,
+        "obstacles": list(verdict.reasons),
+        "cautions": list(verdict.cautions),
+    }
 
 
 def _adapter(adapter: Adapter) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.pagination import paginated
-from registry.api.schema import BINARY, ERROR, OBJECT, REF
+from registry.api.schema import BINARY, ENGINE, ERROR, OBJECT, REF
 from registry.describe import readable_files
 from registry.downloads import archive_response, count_download, file_response
-from registry.errors import Invalid, NotFound
+from registry.errors import NotFound
 from registry.intake import WEIGHTS
 from registry.models import Revision
 from registry.queries import find_adapter, find_revision, is_owner
+from registry.serving import export_response
 
 # 302: the store serves it, at an address that works for some minutes.
 FILE = {(200, "application/octet-stream"): BINARY, 302: None}
@@ -67,10 +68,18 @@ class FileDetail(APIView):
 
 
 class Archive(APIView):
-    @extend_schema(operation_id="adapter_archive", parameters=[REF], responses={(200, "application/zip"): BINARY})
+    @extend_schema(
+        operation_id="adapter_archive",
+        parameters=[REF, ENGINE],
+        responses={(200, "application/zip"): BINARY, 400: ERROR, 404: ERROR, 409: ERROR},
+    )
     def get(self, request: Request, owner: str, name: str) -> HttpResponseBase:
-        if "for" in request.query_params:
-            raise Invalid("?for= is not offered by this version.", detail={"for": "not offered"})
+        """The PEFT folder; with `for`, rewritten so that this engine computes exactly what PEFT does."""
         revision = revision_in(request, owner, name)
+        files, engine = readable_files(request.user, revision), request.query_params.get("for")
+        if engine is None:
+            response = archive_response(f"{owner}--{name}", files)
+        else:
+            response = export_response(f"{owner}--{name}", files, engine, revision.base_model, str(revision))
         count_download(revision.adapter)
-        return archive_response(f"{owner}--{name}", readable_files(request.user, revision))
+        return response

@@ -7,9 +7,14 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, inline_serializer
 from rest_framework import serializers
 
+from lora.serving import ENGINES
+
 OBJECT = OpenApiTypes.OBJECT
 BINARY = OpenApiTypes.BINARY
 REF = OpenApiParameter("revision", str, description="main (default), a tag, or 40 hex digits")
+ENGINE = OpenApiParameter(
+    "for", str, enum=list(ENGINES), description="the serving engine to export for; 409 where no export helps it"
+)
 
 ERROR = inline_serializer(
     "Error",

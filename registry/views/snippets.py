@@ -2,11 +2,12 @@
 
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 
 from lora.config import LoraConfig
-from lora.serving import VllmVerdict, vllm_verdict
+from lora.serving import ENGINES
 from registry.intake import WEIGHTS
 from registry.models import Adapter, Revision
 
@@ -25,17 +26,40 @@ UNKNOWN_BASE = "PATH_OF_THE_BASE_MODEL"
 
 @dataclass(frozen=True)
 class Tab:
-    """One way to use an adapter: blocks of (title, code), what to know before, and what stands in the way."""
+    """One way to use an adapter: blocks of (title, code), what to know before, and what stands in the way.
+
+    `export` is the engine for which the adapter can be downloaded rewritten, or "".
+    """
 
     id: str
     title: str
     blocks: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+    export: str = ""
 
 
-def tabs(adapter: Adapter, revision: Revision, config: LoraConfig | None) -> list[Tab]:
-    """PEFT, vLLM, transformers alone, and bare files. `config`: None where it cannot be read."""
+# Verdict → its words, and the look of its badge.
+VERDICTS = {
+    "yes": ("yes", "ready"),
+    "yes-after-export": ("after export", "checking"),
+    "wrong-silently": ("wrong, silently", "rejected"),
+    "no": ("no", "rejected"),
+}
+
+
+def engines(serving: dict[str, Any] | None) -> list[dict[str, str]]:
+    """`{title, words, badge}` of every engine's verdict."""
+    verdicts = {engine: VERDICTS[found["verdict"]] for engine, found in (serving or {}).items()}
+    return [{"title": ENGINES[name], "words": words, "badge": badge} for name, (words, badge) in verdicts.items()]
+
+
+def tabs(adapter: Adapter, revision: Revision, config: LoraConfig | None, serving: dict[str, Any] | None) -> list[Tab]:
+    """PEFT, the serving engines, transformers alone, and bare files.
+
+    Args:
+        config, serving: of the adapter (see `serving_json`); None where its files cannot be read.
+    """
     fetch = ("Fetch the folder", fetch_snippet(adapter, revision))
     task = config.task_type if config else None
     notes = [
@@ -44,8 +68,9 @@ def tabs(adapter: Adapter, revision: Revision, config: LoraConfig | None) -> lis
     ]
     heads = [f"A {task} model: give from_pretrained the num_labels of the training."] if task in WITH_HEAD else []
     found = [Tab("peft", "PEFT", (fetch, ("Load it", peft_snippet(adapter, revision, task))), (*notes, *heads))]
-    if config is not None:
-        found.append(_vllm_tab(adapter, revision, config, fetch, notes))
+    for engine, verdict in (serving or {}).items():
+        if engine in SERVE:
+            found.append(_engine_tab(engine, verdict, adapter, revision, notes))
     merged = ("Fold it into the base", merged_snippet(adapter, revision, task))
     found.append(Tab("transformers", "transformers", (fetch, merged), (*notes, *heads)))
     check = ("Check the weights", checksum_snippet(adapter, revision))
@@ -53,24 +78,20 @@ def tabs(adapter: Adapter, revision: Revision, config: LoraConfig | None) -> lis
     return found
 
 
-def _vllm_tab(
-    adapter: Adapter, revision: Revision, config: LoraConfig, fetch: tuple[str, str], notes: list[str]
-) -> Tab:
-    ranks = [module["rank"] for module in revision.modules]
-    verdict = vllm_verdict(config, ranks, [warning["code"] for warning in revision.warnings])
-    if verdict.obstacles:
-        return Tab("vllm", "vLLM", obstacles=verdict.obstacles)
-    blocks = (
-        fetch,
-        ("Serve it", vllm_snippet(adapter, revision, verdict)),
-        ("Ask it", vllm_question(adapter)),
-    )
-    return Tab("vllm", "vLLM", blocks, (*notes, *verdict.cautions))
+def _engine_tab(engine: str, verdict: dict[str, Any], adapter: Adapter, revision: Revision, notes: list[str]) -> Tab:
+    title = ENGINES[engine]
+    if verdict["verdict"] in ("no", "wrong-silently"):
+        return Tab(engine, title, obstacles=tuple(verdict["reasons"]))
+    exported = engine if verdict["verdict"] == "yes-after-export" else None
+    fetch = ("Fetch the export" if exported else "Fetch the folder", fetch_snippet(adapter, revision, exported))
+    blocks = (fetch, ("Serve it", SERVE[engine](adapter, revision, verdict)), ("Ask it", ASK[engine](adapter)))
+    why = [f"As it is: {reason} The export mends that." for reason in verdict["reasons"]]
+    return Tab(engine, title, blocks, (*notes, *why, *verdict["cautions"]), export=engine)
 
 
-def fetch_snippet(adapter: Adapter, revision: Revision) -> str:
-    """Shell: fetch the PEFT folder of this revision and unpack it."""
-    url = f"{_api(adapter)}archive/?revision={revision.commit}"
+def fetch_snippet(adapter: Adapter, revision: Revision, engine: str | None = None) -> str:
+    """Shell: fetch the PEFT folder of this revision, or its export for an engine, and unpack it."""
+    url = f"{_api(adapter)}archive/?revision={revision.commit}{f'&for={engine}' if engine else ''}"
     zipped = shlex.quote(f"{adapter.name}.zip")
     return (
         f"curl -fsSL {_token(adapter)}-o {zipped} \\\n  {shlex.quote(url)}\n"
@@ -116,24 +137,56 @@ def merged_snippet(adapter: Adapter, revision: Revision, task: str | None) -> st
     )
 
 
-def vllm_snippet(adapter: Adapter, revision: Revision, verdict: VllmVerdict) -> str:
+def vllm_snippet(adapter: Adapter, revision: Revision, verdict: dict[str, Any]) -> str:
     """Shell: serve the base with the adapter beside it."""
-    base = revision.base_model or UNKNOWN_BASE
-    module = shlex.quote(f"{adapter.name}=./{adapter.name}")
     return (
-        f"vllm serve {shlex.quote(base)} \\\n"
-        f"  --enable-lora --max-lora-rank {verdict.max_lora_rank} \\\n"
-        f"  --lora-modules {module}"
+        f"vllm serve {_base(revision)} \\\n"
+        f"  --enable-lora --max-lora-rank {verdict['max_lora_rank']} \\\n"
+        f"  --lora-modules {_module(adapter)}"
     )
 
 
-def vllm_question(adapter: Adapter) -> str:
+def sglang_snippet(adapter: Adapter, revision: Revision, verdict: dict[str, Any]) -> str:
+    """Shell: serve the base with the adapter beside it."""
+    return (
+        f"python -m sglang.launch_server --model-path {_base(revision)} \\\n"
+        f"  --enable-lora --lora-paths {_module(adapter)} --port 8000"
+    )
+
+
+def lorax_snippet(adapter: Adapter, revision: Revision, verdict: dict[str, Any]) -> str:
+    """Shell: serve the base; each request names its adapter."""
+    return (
+        'docker run --gpus all -p 8000:80 -v "$PWD:/adapters" \\\n'
+        f"  ghcr.io/predibase/lorax:main --model-id {_base(revision)}"
+    )
+
+
+def completions_question(adapter: Adapter) -> str:
     """Shell: ask the running server; the adapter's name is the model's."""
-    return (
-        "curl -sS http://localhost:8000/v1/completions \\\n"
-        '  -H "Content-Type: application/json" \\\n'
-        f"""  -d '{{"model": "{adapter.name}", "prompt": "…", "max_tokens": 64}}'"""
-    )
+    return _question("v1/completions", f'{{"model": "{adapter.name}", "prompt": "…", "max_tokens": 64}}')
+
+
+def lorax_question(adapter: Adapter) -> str:
+    """Shell: ask the running server for the adapter in the folder that it sees."""
+    parameters = f'{{"adapter_id": "/adapters/{adapter.name}", "adapter_source": "local", "max_new_tokens": 64}}'
+    return _question("generate", f'{{"inputs": "…", "parameters": {parameters}}}')
+
+
+SERVE = {"vllm": vllm_snippet, "sglang": sglang_snippet, "lorax": lorax_snippet}
+ASK = {"vllm": completions_question, "sglang": completions_question, "lorax": lorax_question}
+
+
+def _question(path: str, body: str) -> str:
+    return f"curl -sS http://localhost:8000/{path} \\\n  -H \"Content-Type: application/json\" \\\n  -d '{body}'"
+
+
+def _base(revision: Revision) -> str:
+    return shlex.quote(revision.base_model or UNKNOWN_BASE)
+
+
+def _module(adapter: Adapter) -> str:
+    return shlex.quote(f"{adapter.name}=./{adapter.name}")
 
 
 def _api(adapter: Adapter) -> str:

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.pagination import paginated
-from registry.api.schema import BINARY, ERROR, OBJECT
+from registry.api.schema import BINARY, ENGINE, ERROR, OBJECT
 from registry.describe import job_json, merge_json
 from registry.downloads import archive_response
 from registry.errors import Conflict, Invalid
@@ -21,6 +21,7 @@ from registry.merges import merged_files, request_merge
 from registry.models import Job, Merge
 from registry.queries import Caller, find_merge
 from registry.recipe_requests import parse_recipe
+from registry.serving import export_response
 from retrieval.services import retrieve
 
 
@@ -106,9 +107,12 @@ class MergeDetail(APIView):
 
 
 class MergeArchive(APIView):
-    @extend_schema(responses={(200, "application/zip"): BINARY, 409: ERROR})
+    @extend_schema(parameters=[ENGINE], responses={(200, "application/zip"): BINARY, 400: ERROR, 409: ERROR})
     def get(self, request: Request, merge_id: Any) -> HttpResponseBase:
         merge = find_merge(request.user, merge_id)
         if merge.artefact is None:
             raise Conflict("The merge has not finished. Its job says how far it is.")
-        return archive_response(f"merge-{merge.pk}", merged_files(merge))
+        files, engine = merged_files(merge), request.query_params.get("for")
+        if engine is None:
+            return archive_response(f"merge-{merge.pk}", files)
+        return export_response(f"merge-{merge.pk}", files, engine, merge.base_model, f"merge {merge.pk}")

@@ -26,7 +26,7 @@ from registry.views.changes import changes
 from registry.views.lineage import draw_lineage, relatives
 from registry.views.modules import modules_csv
 from registry.views.pages import page
-from registry.views.snippets import tabs
+from registry.views.snippets import engines, tabs
 from retrieval.api.adapters import full_json
 from retrieval.similar import similar
 
@@ -97,9 +97,10 @@ def adapter_context(request: HttpRequest, row: Adapter, revision: Revision) -> d
     may_write = is_owner(request.user, row)
     troubles: list[str] = []
     config = _readable(troubles, lambda: _config(revision))
+    described = full_json(request.user, row, revision)
     return {
         "section": "adapters",
-        "adapter": full_json(request.user, row, revision),
+        "adapter": described,
         "row": row,
         "author": revision.author,
         "short_name": row.name,
@@ -107,7 +108,8 @@ def adapter_context(request: HttpRequest, row: Adapter, revision: Revision) -> d
         "visibilities": Adapter.Visibility.values,
         "is_main": revision.pk == row.head_id,
         "variants": _variants(config) if config else [],
-        "tabs": tabs(row, revision, config),
+        "tabs": tabs(row, revision, config, described["serving"]),
+        "engines": engines(described["serving"]),
         "revisions": _revisions(row, may_write),
         "changes": _changes(revision, may_write),
         "job": revision.jobs.first() if may_write else None,

@@ -1,16 +1,21 @@
 """Code to copy, put together from what strangers named."""
 
 import ast
+import json
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from lora.config import LoraConfig
+from lora.layout import Layout, ModuleLayout
+from lora.serving import judge
 from registry.models import Adapter, Blob, Namespace, Revision, RevisionFile
-from registry.views.snippets import UNKNOWN_BASE, tabs
+from registry.views.snippets import UNKNOWN_BASE, Tab, tabs
 
 pytestmark = pytest.mark.django_db
+TABS = ("peft", "vllm", "sglang", "lorax", "transformers", "curl")
 
 
 @pytest.fixture
@@ -25,13 +30,20 @@ def revision(django_user_model: Any) -> Revision:
     return revision
 
 
+def tabs_of(revision: Revision, rank: int = 16, **config: Any) -> dict[str, Tab]:
+    parsed = LoraConfig(r=rank, lora_alpha=24, **config)
+    names = [f"base_model.model.m.0.q.lora_{factor}.weight" for factor in "AB"]
+    layout = Layout({"m.0.q": ModuleLayout("m.0.q", "linear", *names, rank, 64, 64, 24 / rank)}, {})
+    serving = {engine: asdict(verdict) for engine, verdict in judge(parsed, layout, {"m.0.q": (64, 64)}).items()}
+    return {tab.id: tab for tab in tabs(revision.adapter, revision, parsed, serving)}
+
+
 def codes(revision: Revision, tab: str, **config: Any) -> dict[str, str]:
-    found = tabs(revision.adapter, revision, LoraConfig(r=12, lora_alpha=24, **config))
-    return dict(next(each for each in found if each.id == tab).blocks)
+    return dict(tabs_of(revision, **config)[tab].blocks)
 
 
 def test_every_tab_fetches_this_revision(revision: Revision) -> None:
-    for tab in ("peft", "vllm", "transformers", "curl"):
+    for tab in TABS:
         code = codes(revision, tab)["Fetch the folder"]
         assert f"/api/v1/adapters/ada/sql.v2/archive/?revision={'a' * 40}" in code
         assert "LORADEX_TOKEN" not in code
@@ -39,7 +51,7 @@ def test_every_tab_fetches_this_revision(revision: Revision) -> None:
 
 def test_a_private_adapter_needs_the_token_everywhere(revision: Revision) -> None:
     revision.adapter.visibility = "private"
-    for tab in ("peft", "vllm", "transformers", "curl"):
+    for tab in TABS:
         assert '-H "Authorization: Bearer $LORADEX_TOKEN"' in codes(revision, tab)["Fetch the folder"]
     assert "Bearer" in codes(revision, "curl")["One file"]
 
@@ -52,10 +64,25 @@ def test_vllm_gets_a_rank_that_it_takes(revision: Revision) -> None:
 
 
 def test_what_vllm_cannot_serve_has_reasons_and_no_command(revision: Revision) -> None:
-    found = tabs(revision.adapter, revision, LoraConfig(r=12, lora_alpha=24, use_dora=True))
-    vllm = next(tab for tab in found if tab.id == "vllm")
+    vllm = tabs_of(revision, use_dora=True)["vllm"]
     assert vllm.blocks == ()
+    assert vllm.export == ""
     assert "DoRA" in vllm.obstacles[0]
+
+
+def test_what_needs_the_export_fetches_it(revision: Revision) -> None:
+    found = tabs_of(revision, rank=12)
+    assert found["lorax"].export == "lorax"
+    assert "&for=lorax" in dict(found["lorax"].blocks)["Fetch the export"]
+    assert any("multiple of 16" in note for note in found["lorax"].notes)
+    assert "&for=" not in dict(found["vllm"].blocks)["Fetch the folder"]
+
+
+def test_every_engine_has_a_command_and_a_question(revision: Revision) -> None:
+    for tab in ("vllm", "sglang", "lorax"):
+        code = codes(revision, tab)
+        assert "acme/base" in shlex.split(code["Serve it"].replace("\\\n", " "))
+        assert json.loads(shlex.split(code["Ask it"].replace("\\\n", " "))[-1])
 
 
 @pytest.mark.parametrize(
@@ -85,4 +112,4 @@ def test_a_hostile_base_stays_a_string(revision: Revision, base: str) -> None:
 
 
 def test_an_unreadable_config_leaves_the_rest(revision: Revision) -> None:
-    assert [tab.id for tab in tabs(revision.adapter, revision, None)] == ["peft", "transformers", "curl"]
+    assert [tab.id for tab in tabs(revision.adapter, revision, None, None)] == ["peft", "transformers", "curl"]
