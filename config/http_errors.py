@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 API_PREFIX = "/api/"
 INTERNAL = "Something went wrong on the server. It has been logged; try again, or tell the operator the request id {}."
+ANONYMOUS = "Log in, or send a token as `Authorization: Bearer hf_…`. Make one under /settings/tokens/."
 MALFORMED = "The request is malformed, or names a host that this site does not answer to (ALLOWED_HOSTS)."
 DATABASE_AWAY = (OperationalError, InterfaceError)
 AWAY = NotReady("The database is away. Try again in a few seconds.")
@@ -89,11 +90,11 @@ def to_response(error: Exception, context: dict[str, Any]) -> Response:
         logger.exception("Unexpected error in %s %s", request.method, request.path, exc_info=error)
         set_rollback()
         return Response(internal(request), status=500)
-    response.data = body(*_drf_text(error, response))
+    response.data = body(*_drf_text(error, response, context))
     return response
 
 
-def _drf_text(error: Exception, response: Response) -> tuple[str, str, Any]:
+def _drf_text(error: Exception, response: Response, context: dict[str, Any]) -> tuple[str, str, Any]:
     code = CODE_BY_STATUS.get(response.status_code, "invalid")
     if isinstance(error, drf.ValidationError):
         fields = response.data if isinstance(response.data, dict) else {"request": response.data}
@@ -104,6 +105,11 @@ def _drf_text(error: Exception, response: Response) -> tuple[str, str, Any]:
         return code, "There is nothing here that you may see. Check the path and your token.", {}
     if isinstance(error, PermissionDenied):
         return code, "You are not allowed to do this.", {}
+    if isinstance(error, drf.NotAuthenticated):
+        return code, ANONYMOUS, {}
+    if isinstance(error, drf.UnsupportedMediaType):
+        taken = " or ".join(parser.media_type for parser in context["view"].parser_classes)
+        return code, f"{error.detail} Send {taken}.", {}
     detail = response.data.get("detail", "") if isinstance(response.data, dict) else ""
     return code, str(detail), {}
 

@@ -76,7 +76,8 @@ class InvalidAdapter(LoraError):
         if unlisted:
             self.problems.append(Problem("more_problems", "", f"{unlisted} more problems are not listed."))
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(self.problems[0].message + more)
+        first = self.problems[0]
+        super().__init__(f"{first.where}: {first.message}{more}" if first.where else first.message + more)
 
 
 @dataclass(frozen=True)

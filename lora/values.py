@@ -86,7 +86,7 @@ def _chunks(file: BinaryIO, start: int, size_bytes: int) -> Iterator[bytes]:
 def _zero_warnings(layout: Layout, zero: set[str]) -> list[dict[str, str]]:
     idle = [module.path for module in layout.modules.values() if _is_idle(module, zero)]
     if len(idle) == len(layout.modules):
-        message = "All its factors are zero: it changes nothing. Was it saved before it was trained?"
+        message = "In every module one of the factors is zero: it changes nothing. Was it saved before it was trained?"
         raise InvalidAdapter([Problem("all_zero", WEIGHTS_NAME, message)])
     if not idle:
         return []

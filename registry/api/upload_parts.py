@@ -38,7 +38,7 @@ def refuse_unknown(parts: MultiValueDict, known: tuple[str, ...], what: str, rep
     for part, values in parts.lists():
         shown = part[:100]
         if part not in known:
-            message = f"The {what} part {shown!r} is not known. Known: {', '.join(known)}."
+            message = f"The {what} {shown!r} is not known. Known: {', '.join(known)}."
             raise Invalid(message, detail={shown: "unknown part"})
         if len(values) > 1 and part != repeatable:
             raise Invalid(f"The part {part!r} was sent more than once.", detail={part: "repeated"})

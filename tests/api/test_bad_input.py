@@ -105,6 +105,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert(ada, adapter_files, unchang
     files = adapter_files()
     files["adapter_model.bin"] = files.pop(WEIGHTS)
     body = refused(ada.upload("ada/x", files), 422, "invalid_adapter")
+    assert body["message"].startswith("adapter_model.bin: It can run code")
     assert "save_file" in body["message"]
 
 
@@ -166,7 +167,8 @@ def test_a_bad_visibility_is_400(ada, adapter_files, unchanged):
 
 
 def test_json_instead_of_a_form_is_415(ada, unchanged):
-    refused(ada.post("/adapters/", {"name": "ada/x"}), 415, "unsupported_media_type")
+    body = refused(ada.post("/adapters/", {"name": "ada/x"}), 415, "unsupported_media_type")
+    assert "Send multipart/form-data." in body["message"]
 
 
 def test_a_foreign_namespace_is_403(ada, bob, adapter_files):
@@ -177,7 +179,8 @@ def test_a_foreign_namespace_is_403(ada, bob, adapter_files):
 
 def test_tokens_that_are_missing_unknown_expired_or_revoked_are_401(ada, anyone, adapter_files):
     files, before = adapter_files(), stored()
-    refused(anyone.upload("ada/x", files), 401, "not_authenticated")
+    body = refused(anyone.upload("ada/x", files), 401, "not_authenticated")
+    assert "/settings/tokens/" in body["message"]
     anyone.use("hf_" + "x" * 40)
     refused(anyone.upload("ada/x", files), 401, "not_authenticated")
     past = timezone.now() - timedelta(days=2)
