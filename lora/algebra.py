@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lora.lazy_torch import torch
+from lora.weights import Factors
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lora.weights import Factors
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,55 @@ def one_thread() -> Iterator[None]:
 
 def gram(deltas: Sequence[Factors]) -> Tensor:
     """Return the inner products ⟨ΔW_i, ΔW_j⟩ = s_i·s_j·Σ (B_iᵀB_j)∘(A_iA_jᵀ); (n, n), float64."""
+    B, A, members = _stack(deltas)
+    products = (B.T @ B) * (A @ A.T)  # (Σr, Σr)
+    return members @ products @ members.T
+
+
+def row_grams(deltas: Sequence[Factors]) -> Tensor:
+    """Return the inner products of the k-th rows of all ΔW_i, for every k; (d_out, n, n), float64."""
+    B, A, members = _stack(deltas)
     ranks = [delta.A.shape[0] for delta in deltas]
+    parts = zip(torch.split(B, ranks, 1), torch.split(A @ A.T, ranks), strict=True)
+    rows = [(own @ against) * B @ members.T for own, against in parts]
+    return torch.stack(rows, dim=1)
+
+
+def cosines(grams: Tensor) -> Tensor:
+    """Return the cosines of inner products (…, n, n), 0 where a vector is zero."""
+    norms = grams.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0)
+    return (grams * inverse[..., :, None] * inverse[..., None, :]).clamp(-1, 1)
+
+
+def rows_scaled(delta: Factors, factors: Tensor) -> Factors:
+    """Return ΔW with its k-th row times the k-th of these factors (d_out,), or all of it times a single one ()."""
+    return replace(delta, B=factors.reshape(-1, 1) * delta.B)
+
+
+def transposed(delta: Factors) -> Factors:
+    """Return ΔWᵀ; the tensors are shared."""
+    return replace(delta, A=delta.B.T, B=delta.A.T)
+
+
+def factor_sum(deltas: Sequence[Factors], left: Sequence[float], right: Sequence[float]) -> Factors:
+    """Return (Σ leftᵢ·Bᵢ)·(Σ rightᵢ·Aᵢ) of factors of one rank, without their scaling.
+
+    It is not a sum of ΔW: the cross terms Bᵢ·Aⱼ are in it, and it depends on how each ΔW is split.
+    """
+    B = sum((b * delta.B for b, delta in zip(left[1:], deltas[1:], strict=True)), left[0] * deltas[0].B)
+    A = sum((a * delta.A for a, delta in zip(right[1:], deltas[1:], strict=True)), right[0] * deltas[0].A)
+    return Factors(A, B, 1.0)
+
+
+def _stack(deltas: Sequence[Factors]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return [s_1·B_1 …] (d_out, Σr), [A_1; …] (Σr, d_in), and which of the Σr are whose, (n, Σr) of 0 and 1."""
     B = torch.cat([delta.B * delta.scaling for delta in deltas], dim=1)
     A = torch.cat([delta.A for delta in deltas])
-    products = (B.T @ B) * (A @ A.T)  # (Σr, Σr)
-    owner = torch.tensor([i for i, rank in enumerate(ranks) for _ in range(rank)], device=B.device)
-    sums = products.new_zeros(len(ranks), products.shape[1]).index_add_(0, owner, products)
-    return sums.new_zeros(len(ranks), len(ranks)).index_add_(1, owner, sums)
+    owners = [i for i, delta in enumerate(deltas) for _ in range(delta.A.shape[0])]
+    # a product with 0 and 1 adds up in a fixed order on every device; index_add_ does not
+    members = A.new_tensor([[float(owner == i) for owner in owners] for i in range(len(deltas))])
+    return B, A, members
 
 
 def low_rank_spectrum(terms: Sequence[Factors]) -> Spectrum:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from lora.config import BASE_CHANGING_INITS
 from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.layout import ModuleLayout
+from lora.merges import MERGES
 from lora.recipe import MergeInput
 
 # whole weights of these cannot be left out: the adapter was trained on top of them
@@ -25,6 +26,29 @@ def check_mergeable(inputs: Sequence[MergeInput]) -> None:
     if not inputs:
         raise LoraError("A merge needs at least one input.")
     problems = [problem for index in range(len(inputs)) for problem in _problems(inputs, index)]
+    if problems:
+        raise NotMergeable(problems)
+
+
+def check_fit(method: str, inputs: Sequence[MergeInput]) -> None:
+    """Check what one method asks of inputs that can be added up: equal ranks, where it adds factors.
+
+    Raises: NotMergeable: with a reason for every input that differs from those before it.
+    """
+    if not MERGES.get(method).traits.get("equal_ranks", False):
+        return
+    first: dict[str, tuple[str, int]] = {}
+    problems = []
+    for index, item in enumerate(inputs):
+        for path, module in item.layout.modules.items():
+            name, rank = first.setdefault(path, (item.name, module.rank))
+            if rank != module.rank:
+                text = (
+                    f"{path} has rank {module.rank} in {item.name} and {rank} in {name}; {method} adds factors, which "
+                    "must be of one rank. weighted_sum takes any."
+                )
+                problems.append(InputProblem(index, "different_ranks", text))
+                break
     if problems:
         raise NotMergeable(problems)
 

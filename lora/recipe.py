@@ -68,6 +68,25 @@ class OutputSpec:
             raise InvalidParams(f"dtype must be one of {', '.join(SAFETENSORS_DTYPES)}, not {self.dtype!r}.")
 
 
+def default_rank_mode(method: str) -> str:
+    """Return the mode of the output's rank where a recipe names none."""
+    mode: str = MERGES.get(method).traits.get("rank_mode", "max_input")
+    return mode
+
+
+def check_rank_mode(method: str, output: OutputSpec) -> None:
+    """Check that a method can write an output of this rank mode.
+
+    Raises: InvalidParams: it cannot.
+    """
+    only = MERGES.get(method).traits.get("rank_mode", output.rank_mode)
+    if output.rank_mode != only:
+        raise InvalidParams(
+            f"{method} cuts nothing off: its rank.mode is {only}, not {output.rank_mode}. Leave rank.mode out, or take "
+            "svd, which compresses to any rank."
+        )
+
+
 def resolve_weights(method: str, weights: Sequence[float | None]) -> list[float]:
     """Return the weights that a method applies to its inputs.
 
@@ -75,9 +94,13 @@ def resolve_weights(method: str, weights: Sequence[float | None]) -> list[float]
         method: a merge method. Absolute ones take the weights as they are, None as 1/n; relative ones take
             ŵᵢ = wᵢ·n/Σ|w|, and all None as 1 each.
         weights: one per input, as the recipe gives them.
-    Raises: InvalidParams: a weight is not finite, all are zero, or only some of the relative ones are given.
+    Raises: InvalidParams: a weight is not finite, all are zero, only some of the relative ones are given, or there are
+        more inputs than the method takes.
     """
     n = len(weights)
+    most = MERGES.get(method).traits.get("max_inputs", n)
+    if n > most:
+        raise InvalidParams(f"{method} takes at most {most} inputs, not {n}.")
     given = [weight for weight in weights if weight is not None]
     if not all(math.isfinite(weight) for weight in given):
         raise InvalidParams("Weights must be finite numbers.")

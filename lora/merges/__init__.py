@@ -1,8 +1,8 @@
 """Merge methods: how the ΔW of several adapters become one, one file per method.
 
 A method is a generator over the modules of a recipe. It yields, for every module in order, the module and its merged
-ΔW: either terms whose sum it is (a sequence of `Factors`, exact in low rank) or an `Elementwise`. The engine reads,
-compresses to the wanted rank, writes and reports. `modules` may be iterated more than once.
+ΔW: terms whose sum it is (a sequence of `Factors`, exact in low rank), an `Elementwise`, or a `Stacked`. The engine
+reads, compresses to the wanted rank, writes and reports. `modules` may be iterated more than once.
 
 Every method registers these traits:
     weights: "absolute" (Σ wᵢ·ΔWᵢ, default 1/n) or "relative" (ŵᵢ = wᵢ·n/Σ|w|, default equal).
@@ -11,6 +11,9 @@ Every method registers these traits:
     lacks: those of `PROPERTIES` that it does not have; the shared tests assert that it fails exactly these.
 and where they apply:
     rank_aware: True where the rank of the output changes the rule itself, and not only what is cut off at its end.
+    rank_mode: the only mode of the output's rank that it can write, and its default.
+    max_inputs: how many inputs it takes.
+    equal_ranks: True where it adds factors, which must be of one rank.
 """
 
 from __future__ import annotations
@@ -69,6 +72,13 @@ class Module:
         return tuple(delta.scaled(weight) for delta, weight in zip(self.deltas, self.weights, strict=True))
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """Terms that are written side by side as they are: no direction is turned or cut off."""
+
+    terms: Sequence[Factors]
+
+
 class Modules(Protocol):
     """The modules of a recipe, sorted by path, read from the files anew by every iteration."""
 
@@ -80,4 +90,4 @@ class Modules(Protocol):
         ...
 
 
-Merged: TypeAlias = "Sequence[Factors] | Elementwise"
+Merged: TypeAlias = "Sequence[Factors] | Elementwise | Stacked"

@@ -5,7 +5,7 @@ A method has every property of `PROPERTIES` that it does not list under `lacks`,
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from lora.algebra import low_rank_spectrum
 from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import InvalidParams
-from lora.merges import FAMILIES, MERGES, PROPERTIES, Module
+from lora.merges import FAMILIES, MERGES, PROPERTIES, Stacked
 from lora.merging import MergeCancelled, OutputSpec, merge, resolve_weights
-from lora.weights import AdapterFile
-from tests.lora.factories import write_adapter_files
+from lora.weights import AdapterFile, Factors
+from tests.lora.factories import adapter_config, factors, write_files
+from tests.lora.in_memory import Recipe
 from tests.lora.peft_models import loaded_deltas
 from tests.lora.raw_files import best_of_rank, read_deltas, relative_error
 from tests.lora.recipes import merge_input, run_merge
@@ -31,7 +32,7 @@ MODULES = {"layers.0.q": (6, 8), "layers.0.v": (9, 8), "layers.1.v": (9, 8)}  # 
 EXACT = OutputSpec("exact")
 MODES = [EXACT, OutputSpec("fixed", 3), OutputSpec("max_input"), OutputSpec("energy", 0.7)]
 # settings at which a method shows what it lacks, where its defaults happen to hide it
-PARAMS: dict[str, dict[str, Any]] = {}
+PARAMS: dict[str, dict[str, Any]] = {"slerp": {"t": 0.3}}
 HELD, BROKEN = 1e-5, 1e-3  # relative deviation: at most rounding of float32; clearly more than that
 
 
@@ -49,17 +50,22 @@ class Subject:
         self.traits = MERGES.get(method).traits
         self.root = root
         self.most = self.traits.get("max_inputs", 3)
-        self.weights = [1.0, 2.0, -1.5][: self.most]
+        self.weights = [1.0, 2.0, 1.5][: self.most]
         self._names = (f"out{i}" for i in itertools.count())
-        fewer = dict(list(MODULES.items())[:2])
         ranks = (2, 2, 2) if self.traits.get("equal_ranks") else (2, 1, 3)
-        shapes = (MODULES, fewer, MODULES)
         self.folders = [
-            write_adapter_files(
-                root / f"in{i}", shape, rank=rank, alpha=alpha, seed=i, config_overrides={"task_type": None}
-            )
-            for i, (shape, rank, alpha) in enumerate(zip(shapes, ranks, (8, 3, 1), strict=True))
+            self.write(f"in{i}", rank, alpha, seed=i, fewer=i == 1)
+            for i, (rank, alpha) in enumerate(zip(ranks, (8, 3, 1), strict=True))
         ][: self.most]
+
+    def write(self, name: str, rank: int, alpha: float, seed: int, fewer: bool) -> Path:
+        """Write an adapter that has a direction in common with all others, as adapters of one base do."""
+        modules = dict(list(MODULES.items())[:2]) if fewer else MODULES
+        config = adapter_config(modules, rank, alpha) | {"task_type": None}
+        tensors, common = factors(modules, rank, seed=seed), factors(modules, 1, seed=99)
+        for key, tensor in tensors.items():
+            (tensor if "lora_A" in key else tensor.T)[0].add_(common[key].flatten())
+        return write_files(self.root / name, config, tensors)
 
     def run(self, folders: list[Path], **options: Any) -> tuple[Path, dict[str, Any]]:
         """Merge into a new folder; return it and the report."""
@@ -69,7 +75,7 @@ class Subject:
 
     @cached_property
     def usual(self) -> tuple[Path, dict[str, Any]]:
-        """All adapters merged, one of them negatively where it takes three."""
+        """All adapters merged."""
         return self.run(self.folders, weights=self.weights)
 
     @cached_property
@@ -101,7 +107,9 @@ def deviation(actual: Path, expected: Path, factor: float = 1.0) -> float:
     """Return the largest relative error of a module."""
     left, right = read_deltas(actual), read_deltas(expected)
     assert left.keys() == right.keys()
-    return max(relative_error(left[path], factor * right[path]) for path in left)
+    return max(
+        relative_error(left[path], factor * right[path]) for path in left if left[path].any() or right[path].any()
+    )
 
 
 def identity(subject: Subject) -> float:
@@ -214,6 +222,15 @@ def test_a_rank_aware_result_is_not_the_exact_one_cut(subject: Subject) -> None:
         assert max(relative_error(cut[path], best_of_rank(whole[path], 2)) for path in cut) > BROKEN
 
 
+def test_a_negative_weight_counts_in_any_order(subject: Subject) -> None:
+    weights = [1.0, -2.0, 1.5][: subject.most]
+    out, _ = subject.run(subject.folders, weights=weights)
+    assert deviation(out, subject.usual[0]) > BROKEN
+    if "permutation" not in subject.traits["lacks"]:
+        turned, _ = subject.run(subject.folders[::-1], weights=weights[::-1])
+        assert deviation(turned, out) < HELD
+
+
 def test_peft_loads_what_was_written(subject: Subject) -> None:
     out, report = subject.usual
     loaded, written = loaded_deltas(out), read_deltas(out)  # warnings are errors: PEFT finds every key and no more
@@ -278,36 +295,26 @@ def test_unknown_parameter_is_refused(subject: Subject) -> None:
         subject.run(subject.folders, params={"zeal": 1})
 
 
-class InMemory:
+def in_memory(folders: list[Path]) -> Recipe:
     """The modules of some adapters, as the engine hands them to a method."""
-
-    rank = None
-
-    def __init__(self, folders: list[Path]) -> None:
-        self.n = len(folders)
-        self.modules = []
-        layouts = [merge_input(folder).layout for folder in folders]
-        for path in sorted(MODULES):
-            owners = tuple(i for i, layout in enumerate(layouts) if path in layout.modules)
-            deltas = []
-            for i in owners:
-                with AdapterFile(folders[i] / "adapter_model.safetensors", layouts[i]) as file:
-                    deltas.append(file.factors(path, torch.float64))
-            ones = (1.0,) * len(owners)
-            digests = tuple(str(i) for i in owners)
-            self.modules.append(Module(layouts[owners[0]].modules[path], owners, tuple(deltas), ones, digests))
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self.modules)
+    deltas: dict[str, dict[int, Factors]] = {}
+    for i, item in enumerate(map(merge_input, folders)):
+        with AdapterFile(item.weights_path, item.layout) as file:
+            for path in file.paths:
+                deltas.setdefault(path, {})[i] = file.factors(path, torch.float64)
+    return Recipe(deltas, [1.0] * len(folders))
 
 
 def test_new_tensors_are_made_where_the_inputs_are(subject: Subject) -> None:
     """Tensors made without a device land on another one here, where they cannot meet those of the inputs."""
-    modules, method = InMemory(subject.folders), MERGES.get(subject.method)
+    modules, method = in_memory(subject.folders), MERGES.get(subject.method)
     params = MERGES.parse(subject.method, PARAMS.get(subject.method, {}))
     with torch.device("meta"):
         for _, merged in method.run(modules, params):
-            spectrum = streamed_spectrum(merged, 2) if isinstance(merged, Elementwise) else low_rank_spectrum(merged)
+            if isinstance(merged, Elementwise):
+                spectrum = streamed_spectrum(merged, 2)
+            else:
+                spectrum = low_rank_spectrum(merged.terms if isinstance(merged, Stacked) else merged)
             assert spectrum.A.device.type == spectrum.B.device.type == spectrum.sigma.device.type == "cpu"
 
 
