@@ -28,7 +28,7 @@ def dense(terms: list[Factors]) -> torch.Tensor:
 
 
 def whole(delta: Elementwise) -> torch.Tensor:
-    return torch.cat([block for _, block in delta.blocks()])
+    return torch.cat([block.double() for _, block in delta.blocks()])
 
 
 def total(entries: torch.Tensor) -> torch.Tensor:
