@@ -1,6 +1,7 @@
 """A registry of many adapters written straight into the tables, as if that many uploads had been admitted."""
 
 import random
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ CHUNK = 500
 OWNERS = 400
 TAGS = 300
 TOPICS = 40
+VARIANTS = 4
 BASES = [
     ("meta-llama/Llama-3.1-8B-Instruct", 32, 7, 4096),
     ("Qwen/Qwen2.5-7B-Instruct", 28, 7, 3584),
@@ -127,22 +129,9 @@ def _write(
 
 
 def _facts(base: tuple[str, int, int, int], dice: random.Random) -> dict[str, Any]:
-    _, layers, kinds, width = base
     rank = dice.choice((4, 8, 8, 16, 16, 32, 64))
-    modules = [
-        {
-            "path": f"model.layers.{layer}.{'self_attn' if kind < 4 else 'mlp'}.{KINDS[kind]}",
-            "rank": rank,
-            "d_in": width,
-            "d_out": width,
-            "scaling": 2.0,
-            "norm": round(dice.random(), 6),
-            "sigma": [round(dice.random(), 6) for _ in range(min(rank, 16))],
-            "stable_rank": round(1 + dice.random(), 6),
-        }
-        for layer in range(layers)
-        for kind in range(kinds)
-    ]
+    modules = _modules(base, rank, dice.randrange(VARIANTS))
+    width = base[3]
     return {
         "peft_type": "LORA",
         "rank": rank,
@@ -156,6 +145,27 @@ def _facts(base: tuple[str, int, int, int], dice: random.Random) -> dict[str, An
         "modules": modules,
         "tensor_digest": f"{dice.getrandbits(256):064x}",
     }
+
+
+@cache
+def _modules(base: tuple[str, int, int, int], rank: int, variant: int) -> list[dict[str, Any]]:
+    """The facts of the modules, of which there are a few variants: drawing them all anew would take minutes."""
+    _, layers, kinds, width = base
+    dice = random.Random(variant)
+    return [
+        {
+            "path": f"model.layers.{layer}.{'self_attn' if kind < 4 else 'mlp'}.{KINDS[kind]}",
+            "rank": rank,
+            "d_in": width,
+            "d_out": width,
+            "scaling": 2.0,
+            "norm": round(dice.random(), 6),
+            "sigma": sorted((round(dice.random(), 6) for _ in range(min(rank, 16))), reverse=True),
+            "stable_rank": round(1 + dice.random(), 6),
+        }
+        for layer in range(layers)
+        for kind in range(kinds)
+    ]
 
 
 def _vectors(count: int, seed: int) -> Any:
