@@ -1,5 +1,6 @@
 """How gunicorn serves the site: `gunicorn -c config/gunicorn.py config.wsgi`."""
 
+import gc
 import os
 
 from config.logs import logging_config
@@ -30,8 +31,12 @@ control_socket_disable = True
 
 def post_worker_init(worker) -> None:
     # Only here, where the application is loaded, and not in gunicorn's main process.
+    from config import urls  # noqa: F401, PLC0415
     from config.metrics import serve_metrics_port  # noqa: PLC0415
     from registry.metrics import forget_the_dead  # noqa: PLC0415
 
     forget_the_dead()
     serve_metrics_port()
+    # What was imported stays. A full collection that looks through it makes some request 50 ms longer.
+    gc.collect()
+    gc.freeze()
