@@ -24,6 +24,8 @@ from workers.runner import Work
 # A ΔW this many times the pool's median is a hint at a broken scale, or at an attack on merges.
 NORM_OUTLIER_FACTOR = 10
 NORM_POOL_MIN = 8
+# Of the newest ones, so that a job costs the same in a pool of any size.
+NORM_POOL_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def _norm_warning(revision: Revision, norm: float) -> list[dict[str, str]]:
     others = (
         Revision.objects.filter(base_model=revision.base_model, head_of__isnull=False, norm__gt=0)
         .exclude(adapter_id=revision.adapter_id)
+        .order_by("-pk")
         .values_list("norm", flat=True)
     )
-    pool = list(others[:10_000])
+    pool = list(others[:NORM_POOL_MAX])
     if len(pool) < NORM_POOL_MIN or norm <= NORM_OUTLIER_FACTOR * (median := statistics.median(pool)):
         return []
     message = (
