@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lora.elementwise import Elementwise, entry_blocks, order_statistics
 from lora.lazy_torch import torch
+from lora.masks import uniform
 from lora.merges import Merged, Module, Modules
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ def _scaled(rule: EntryRule, scale: float, module: Module, rows: slice, entries:
     return rule(module, rows, entries).mul_(scale)
 
 
+def weigh(module: Module, entries: Tensor) -> Tensor:
+    """Multiply entries (n, b, d_in) by the weights of their inputs, in place."""
+    return entries.mul_(entries.new_tensor(module.weights)[:, None, None])
+
+
 def weighted_total(keep: EntryRule, module: Module, rows: slice, entries: Tensor) -> Tensor:
     """Return Σ wᵢ·xᵢ of the entries that are kept; (b, d_in)."""
-    return _combined(keep(module, rows, entries), module.weights)
+    return combined(keep(module, rows, entries), module.weights)
 
 
 def largest(density: float, scope: Scope) -> EntryRule:
@@ -63,6 +69,43 @@ def largest(density: float, scope: Scope) -> EntryRule:
     def keep(module: Module, rows: slice, entries: Tensor) -> Tensor:
         for i, part in zip(module.inputs, entries, strict=True):
             part.copy_(torch.hardshrink(part, below[i]))
+        return entries
+
+    return keep
+
+
+def between(gamma: float, density: float, scope: Scope) -> EntryRule:
+    """Return a rule that drops the ⌊γ·entries⌋ largest entries and keeps the next ⌊density·entries⌋, at least one.
+
+    Those equal to the first or the last of them are kept too.
+    """
+
+    def ranks(size: int) -> tuple[int, int]:
+        dropped = min(int(gamma * size), size - 1)
+        return dropped + 1, min(dropped + max(1, int(density * size)), size)
+
+    limits = magnitudes(scope, ranks)
+
+    def keep(module: Module, rows: slice, entries: Tensor) -> Tensor:
+        for i, part in zip(module.inputs, entries, strict=True):
+            ceiling, floor = limits[i]
+            size = part.abs()
+            part.masked_fill_((size > ceiling) | (size < floor), 0)
+        return entries
+
+    return keep
+
+
+def randomly_kept(density: float, seed: int) -> EntryRule:
+    """Return a rule that keeps every entry with a probability and divides it by that, others become 0.
+
+    Source: DARE, arXiv:2311.03099, section 3.2. The masks follow from seed, input, module and place (`lora.masks`).
+    """
+
+    def keep(module: Module, rows: slice, entries: Tensor) -> Tensor:
+        for part, digest in zip(entries, module.digests, strict=True):
+            numbers = uniform(seed, digest, module.layout.path, rows, part.shape[1]).to(part.device)
+            part.div_(density).masked_fill_(numbers >= density, 0)
         return entries
 
     return keep
@@ -105,6 +148,23 @@ def signs_of_total(votes: Tensor) -> Tensor:
     return total.sign_().to(votes.dtype)
 
 
+def total_of_agreeing(
+    votes: Tensor, elected: Tensor, amounts: Sequence[float], shares: Sequence[float] | None = None
+) -> Tensor:
+    """Return Σ amountᵢ·voteᵢ over the votes with the elected sign, divided by Σ shareᵢ over them; (b, d_in).
+
+    Args:
+        votes: (n, b, d_in); used up.
+        elected: signs (b, d_in).
+        shares: not negative; None divides by nothing.
+    """
+    agreeing = votes.mul_(elected).clamp_(min=0)  # magnitudes; those that disagree are 0
+    total = combined(agreeing, amounts)
+    if shares is not None:
+        total /= combined(agreeing.sign_(), shares).clamp_(min=torch.finfo(total.dtype).tiny)
+    return total.mul_(elected)
+
+
 @dataclass(frozen=True)
 class Election:
     """Signs elected entry by entry, and the mean of those entries that agree.
@@ -128,20 +188,16 @@ class Election:
         votes = self._votes(module, rows, entries)
         elected = signs_of_total(votes)
         self._break_ties(votes, elected)
-        agreeing = votes.mul_(elected).clamp_(min=0)  # magnitudes; those that disagree are 0
         ones = [1.0] * len(votes)
-        total = _combined(agreeing, module.weights if self.semantics == "peft" else ones)
-        if self.average:
-            shares = [abs(weight) for weight in module.weights] if self.semantics == "mergekit" else ones
-            total /= _combined(agreeing.sign_(), shares).clamp_(min=torch.finfo(total.dtype).tiny)
-        return total.mul_(elected)
+        amounts = module.weights if self.semantics == "peft" else ones
+        if not self.average:
+            return total_of_agreeing(votes, elected, amounts)
+        shares = [abs(weight) for weight in module.weights] if self.semantics == "mergekit" else ones
+        return total_of_agreeing(votes, elected, amounts, shares)
 
     def _votes(self, module: Module, rows: slice, entries: Tensor) -> Tensor:
         kept = self.keep(module, rows, entries)
-        if self.semantics != "peft":
-            for part, weight in zip(kept, module.weights, strict=True):
-                part.mul_(weight)
-        return kept
+        return kept if self.semantics == "peft" else weigh(module, kept)
 
     def _break_ties(self, votes: Tensor, elected: Tensor) -> None:
         if self.semantics != "paper":
@@ -163,6 +219,6 @@ class Election:
         return -1.0 if balance < 0 else 1.0
 
 
-def _combined(entries: Tensor, coefficients: Sequence[float]) -> Tensor:
+def combined(entries: Tensor, coefficients: Sequence[float]) -> Tensor:
     """Return Σ cᵢ·xᵢ; (n, b, d_in) to (b, d_in)."""
     return torch.einsum("nbd,n->bd", entries, entries.new_tensor(coefficients))
