@@ -28,6 +28,10 @@ MERGE_TRAITS = {
     "lacks": serializers.ListField(
         child=serializers.ChoiceField(list(PROPERTIES)), help_text="properties that it does not have"
     ),
+    "rank_aware": serializers.BooleanField(required=False, help_text="the output's rank is part of the rule"),
+    "rank_mode": serializers.CharField(required=False, help_text="the only rank.mode that it can write"),
+    "max_inputs": serializers.IntegerField(required=False, help_text="how many inputs it takes"),
+    "equal_ranks": serializers.BooleanField(required=False, help_text="all inputs must have one rank"),
 }
 METHOD = inline_serializer("Method", DESCRIPTION, many=True)
 MERGE_METHOD = inline_serializer("MergeMethod", DESCRIPTION | MERGE_TRAITS, many=True)
