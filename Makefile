@@ -24,7 +24,7 @@ serve: .venv/.models ## the site and a worker, in the foreground
 	@exec $(BIN)/python manage.py serve
 
 test: lint .venv/.browser ## everything that is checked: linters, types, layers, migrations, unit tests, journeys, browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 gallery: .venv/.browser ## pictures of every page in every state, in gallery/ or $GALLERY, to look at; each is judged too
 	$(BIN)/python -m pytest tests/journeys/gallery
