@@ -19,7 +19,7 @@ from registry.models import Job
 from registry.queries import find_job, own_jobs
 from registry.views.imports import results
 from registry.views.pages import page
-from registry.views.progress import is_open, kind_words, poll_s, progress_of
+from registry.views.progress import failure_of, is_open, kind_words, poll_s, progress_of
 
 PER_PAGE = 50
 LOG_LINES = 500
@@ -78,16 +78,14 @@ def _filtered(rows: QuerySet[Job], request: HttpRequest) -> QuerySet[Job]:
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """The job; only its changing part where htmx asks for it."""
     row = find_job(request.user, job_id)
-    error = row.error or {}
-    detail = error.get("detail", {})
     context = {
         "section": "jobs",
         "job": row,
         "is_open": is_open(row),
         "poll_s": poll_s(row),
         "progress": progress_of(row),
-        "advice": ADVICE.get(error.get("code", "")),
-        "reasons": detail.get("problems") or detail.get("inputs"),
+        "advice": ADVICE.get((row.error or {}).get("code", "")),
+        **failure_of(row),
         **_log(row),
         **(results(request, row) if row.kind == IMPORT else {}),
     }

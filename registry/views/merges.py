@@ -18,6 +18,7 @@ from registry.models import Job
 from registry.queries import find_merge
 from registry.views import charts
 from registry.views.pages import page
+from registry.views.progress import failure_of
 
 SHOWN_MODULES = 2000
 # With more parents than this, a column for each is no table any more.
@@ -38,16 +39,15 @@ def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
     if "HX-Request" in request.headers and not is_open:
         return HttpResponse(headers={"HX-Refresh": "true"})
     described = merge_json(row)
-    detail = (job.error or {}).get("detail", {}) if job else {}
     context = {
         "section": "merge",
         "merge": described,
         "job": job,
         "is_open": is_open,
         "last_line": job.log.last() if is_open else None,
-        "reasons": detail.get("inputs") or detail.get("problems"),
         "recipe": {name: described[name] for name in ("method", "inputs", "params", "output")},
         "form_query": form_query(described),
+        **(failure_of(job) if job else {}),
         **(_report(described) if described["report"] else {}),
     }
     return render(request, "merges/progress.html" if "HX-Request" in request.headers else "merges/page.html", context)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -55,13 +56,25 @@ def progress_of(job: Job) -> Progress:
     before = Job.objects.filter(status=Job.Status.QUEUED, queued_at__lt=job.queued_at)
     spent = (job.finished_at or timezone.now()) - job.started_at if job.started_at else None
     is_estimable = job.status == Job.Status.RUNNING and ESTIMABLE <= job.progress < 1 and spent is not None
+    is_worker_missing = is_open(job) and not worker_is_heard()
     return Progress(
         ahead=before.count() if is_queued else 0,
-        is_worker_missing=is_open(job) and not worker_is_heard(),
+        is_worker_missing=is_worker_missing,
         elapsed=in_words(spent) if spent is not None and not is_queued else "",
-        remaining=in_words(spent * (1 - job.progress) / job.progress) if is_estimable else "",
+        remaining=in_words(spent * (1 - job.progress) / job.progress) if is_estimable and not is_worker_missing else "",
         attempts=_attempts(job),
     )
+
+
+def failure_of(job: Job) -> dict[str, Any]:
+    """Why it failed: `reasons` one by one, and in `summary` what they do not say already."""
+    error = job.error or {}
+    detail = error.get("detail", {})
+    reasons = detail.get("problems") or detail.get("inputs") or []
+    summary = error.get("message", "")
+    if len(reasons) == 1 and reasons[0]["message"] in summary:
+        summary = ""
+    return {"summary": summary, "reasons": reasons}
 
 
 def _attempts(job: Job) -> str:

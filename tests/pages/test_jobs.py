@@ -1,5 +1,6 @@
 """The pages of jobs."""
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from lora.errors import InvalidAdapter, Problem
 from registry.accounts import create_user
 from registry.models import Job, JobLog, Merge, WorkerHeartbeat
 from registry.views.progress import in_words, poll_s
@@ -61,9 +63,21 @@ def test_a_running_job_says_how_long_and_why_it_was_started_again(browser: Clien
     Job.objects.update(**running, lease_until=timezone.now() + timedelta(hours=1))
     html = browser.get(f"/jobs/{job.pk}/").content.decode()
     assert "Attempt 3 of at most 5: before it, a worker or a service stopped." in html
-    assert "about 1 min 4" in html
+    assert "about 1 min 4" not in html  # nobody works on it
     assert "Yes, cancel this job" in html
     assert f"/api/v1/jobs/{job.pk}/" in html
+    WorkerHeartbeat.objects.create(name="a:1", seen_at=timezone.now())
+    assert "about 1 min 4" in browser.get(f"/jobs/{job.pk}/").content.decode()
+
+
+def test_a_job_that_failed_for_one_reason_says_it_once(browser: Client, ada: User) -> None:
+    problem = Problem("not_finite", "lora_B", "It holds NaN.")
+    detail = {"problems": [asdict(problem)]}
+    error = {"code": "invalid_adapter", "message": str(InvalidAdapter([problem])), "detail": detail}
+    Job.objects.create(kind="ingest", owner=ada, status="failed", error=error)
+    html = browser.get(f"/jobs/{Job.objects.get().pk}/").content.decode()
+    assert html.count("It holds NaN.") == 1
+    assert "<strong>lora_B</strong>: It holds NaN. <code>not_finite</code>" in html
 
 
 @pytest.mark.parametrize(("age_s", "expected"), [(1, 1), (40, 2), (400, 5), (10_000, 15)])
