@@ -111,7 +111,7 @@ Merge of {len(parents)} LoRA adapters of {base_model} by `{method}`, computed on
 |---|---|---|---|
 {rows}
 
-Energy kept by the rank of this file: {report["energy_kept"]:.4f}; relative error {report["relative_error"]:.2e}.
+Energy kept by the rank of this file: {report["energy_kept"]:.4f}; relative error {report["relative_error"]:.3g}.
 
 ```yaml
 {recipe}```

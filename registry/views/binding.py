@@ -41,7 +41,7 @@ def _layers(columns: list[str]) -> str:
     numbered = [layer for layer in columns if layer != NO_LAYER]
     if not numbered:
         return "no module is in a layer"
-    rest = "; last, what is in none" if NO_LAYER in columns else ""
+    rest = "; the last: modules outside the layers" if NO_LAYER in columns else ""
     return f"columns: layers {numbered[0]} to {numbered[-1]}{rest}"
 
 

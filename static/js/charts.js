@@ -3,7 +3,8 @@
 const draw = { heatmap, spectrum, map };
 const NARROW = 480;
 const SERIES = 7;
-const LABEL = 130;
+const LABEL = { width: 130, position: "right" };
+const NARROW_LABEL = { width: 92, position: "top", distance: 3, fontSize: 11 };
 const SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow"];
 const DASHES = ["solid", "dashed", "dotted"];
 
@@ -16,6 +17,8 @@ function colour(name) {
   probe.remove();
   return value;
 }
+
+const isLight = () => Number(colour("surface").match(/\d+/)) > 127;
 
 const palette = () => Array.from({ length: SERIES }, (_, index) => colour(`series-${index + 1}`));
 
@@ -55,8 +58,9 @@ function heatmap(data, isNarrow) {
   const values = data.cells.map((cell) => cell[2]);
   const top = Math.max(...values, 1e-12);
   const showsNumbers = data.columns.length <= (isNarrow ? 4 : 12) && data.rows.length <= 12;
-  // Dark text on the pale half of the scale, and the other way round on the strong one.
-  const cells = data.cells.map((value) => ({ value, label: { color: colour(value[2] > 0.55 * top ? "surface" : "text") } }));
+  // Text on the pale part of the scale, the surface's colour on the strong one: each where it has more contrast.
+  const strong = (isLight() ? 0.74 : 0.55) * top;
+  const cells = data.cells.map((value) => ({ value, label: { color: colour(value[2] > strong ? "surface" : "text") } }));
   return {
     ...base,
     grid: { left: 4, right: 8, top: 8, bottom: 60, outerBoundsMode: "same" },
@@ -111,11 +115,12 @@ function map(data, isNarrow) {
   const hidden = { show: false, scale: true };
   const groups = grouped(data);
   const count = groups.reduce((sum, group) => sum + group.points.length, 0);
-  const isLabelled = count <= 40 && !isNarrow;
+  const isLabelled = count <= 40;
+  const margin = isLabelled ? (isNarrow ? NARROW_LABEL.width / 2 : LABEL.width) : 0;
   const colours = palette();
   return {
     ...base,
-    grid: { left: 12, right: isLabelled ? LABEL + 12 : 12, top: groups.length > 1 ? 36 : 12, bottom: 12 },
+    grid: { left: 12 + (isNarrow ? margin : 0), right: 12 + margin, top: (groups.length > 1 ? 36 : 12) + (isNarrow ? 12 : 0), bottom: 12 },
     legend: { ...legend(), show: groups.length > 1, formatter: isNarrow ? (name) => name.split("/").at(-1) : (name) => name },
     tooltip: { ...base.tooltip, formatter: ({ value }) => value[2] },
     xAxis: hidden,
@@ -128,7 +133,7 @@ function map(data, isNarrow) {
       symbolSize: (isNarrow ? 8 : 11) * (count > 500 ? 0.6 : 1),
       itemStyle: { color: colours[index] ?? colour("line-strong"), opacity: 0.8 },
       emphasis: { scale: 1.8, itemStyle: { opacity: 1, borderColor: colour("text"), borderWidth: 2 } },
-      label: { show: isLabelled, position: "right", width: LABEL, overflow: "truncate", color: colour("muted"), formatter: ({ value }) => value[2].split("/")[1] },
+      label: { show: isLabelled, ...(isNarrow ? NARROW_LABEL : LABEL), overflow: "truncate", color: colour("muted"), formatter: ({ value }) => value[2].split("/")[1] },
       labelLayout: { hideOverlap: true },
     })),
   };

@@ -1,4 +1,4 @@
-// On every page: Copy buttons, and the choice of colours.
+// On every page: Copy buttons, the hint that a table goes on sideways, and the choice of colours.
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
@@ -15,6 +15,15 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => (button.textContent = before), 2000);
 });
+
+const tell = (box) => box.classList.toggle("goes-on", Math.ceil(box.scrollLeft + box.clientWidth) < box.scrollWidth);
+const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => tell(target.closest(".scroll"))));
+document.addEventListener("scroll", ({ target }) => target.matches?.(".scroll") && tell(target), { capture: true, passive: true });
+function watch(part) {
+  for (const box of part.querySelectorAll(".scroll")) for (const node of [box, ...box.children]) sizes.observe(node);
+}
+watch(document);
+document.addEventListener("htmx:load", ({ detail }) => watch(detail.elt.parentElement));
 
 const theme = document.getElementById("theme");
 const choice = theme.querySelector("select");

@@ -29,7 +29,7 @@ def test_each_module_is_bound_missing_or_untouched():
     row = grid["rows"][0]
     assert (row["short"], row["bound"], row["missing"], row["total"]) == ("q_proj", 2, 1, 3)
     assert row["cells"][1]["words"] == "layer 1, self_attn.q_proj: targeted, but without tensors"
-    assert grid["layers"] == "columns: layers 0 to 2; last, what is in none"
+    assert grid["layers"] == "columns: layers 0 to 2; the last: modules outside the layers"
 
 
 def test_a_wrapped_adapter_is_found_under_the_names_of_the_base():
