@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from lora.layout import ModuleLayout
+from lora.masks import uniform
 from lora.merges import MERGES, Module
 from lora.weights import Factors
 from tests.lora.raw_files import Array, best_of_rank, relative_error
 
-LOCAL = ["tsv_m", "wudi", "swudi", "iso_c", "iso_cts"]  # merge every module by itself, in the core space
+LOCAL = ["tsv_m", "wudi", "swudi", "iso_c", "iso_cts", "svc", "pico", "core_ties"]  # module by module
 
 
 @dataclass
@@ -214,7 +215,59 @@ def test_iso_cts_joins_common_and_own_directions(norm: str, rank: int | None, co
         assert relative_error(merged("iso_c", deltas, rank, norm=norm), expected) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["tsv_m", "wudi", "swudi"])
+def dense_svc(merge: Array, deltas: list[Array], floor: float) -> Array:
+    U, sigma, Vh = svd(merge)
+    factors = []
+    for u, s, v in zip(U.T, sigma, Vh, strict=True):
+        responses = [u @ delta for delta in deltas]
+        kept = [max(floor, s * v @ response / (response @ response)) for response in responses]
+        factors.append(len(deltas) / sum(kept))
+    return U @ np.diag(factors * sigma) @ Vh
+
+
+@pytest.mark.parametrize("floor", [0.1, 1.0])
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, -1.5, 1.0]])
+def test_svc_is_the_dense_algorithm(deltas: list[Factors], floor: float, weights: list[float]) -> None:
+    weights = weights[: len(deltas)]
+    whole = [w * dense(delta) for w, delta in zip(weights, deltas, strict=True)]
+    result = merged("svc", deltas, weights=weights, floor=floor, scale=0.3)
+    assert relative_error(result, 0.3 * dense_svc(sum(whole), whole, floor)) < 1e-9
+    for on in ("karcher", "multislerp"):
+        expected = dense_svc(merged(on, deltas, weights=weights), whole, floor)
+        assert relative_error(merged("svc", deltas, weights=weights, floor=floor, on=on), expected) < 1e-9
+
+
+def test_svc_counts_what_inputs_share_once() -> None:
+    first, second = random_delta(0, 2), random_delta(1, 2)
+    assert relative_error(merged("svc", [first, first]), dense(first)) < 1e-10
+    assert relative_error(merged("svc", [first, first, first.scaled(-1)]), dense(first)) > 0.1
+    # two inputs that cancel each other respond nowhere, and their rounding must not speak for them
+    survivors = merged("svc", [first, first.scaled(-1), second])
+    assert relative_error(survivors, dense_svc(dense(second), [dense(second)], 0.1)) < 0.9
+
+
+def dense_pico(deltas: list[Array]) -> list[Array]:
+    left = np.hstack([U * s for U, s, _ in (svd(delta) for delta in deltas)])
+    U, sigma, _ = svd(left)
+    shares = sigma**2 / np.sum(sigma**2)
+    weaken = np.eye(len(U)) + U @ np.diag(1 / (1 + (len(deltas) - 1) * shares) - 1) @ U.T
+    return [weaken @ delta for delta in deltas]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, -1.5, 1.0]])
+def test_pico_weakens_merges_and_restores_the_norm(deltas: list[Factors], weights: list[float]) -> None:
+    weights = weights[: len(deltas)]
+    whole = [w * dense(delta) for w, delta in zip(weights, deltas, strict=True)]
+    expected = sum(dense_pico(whole))
+    norm = np.mean([np.linalg.norm(delta) for delta in whole])
+    expected *= norm / np.linalg.norm(expected)
+    assert relative_error(merged("pico", deltas, weights=weights, scale=0.3), 0.3 * expected) < 1e-10
+    other = merged("pico", deltas, weights=weights, on="karcher")
+    assert np.linalg.norm(other) == pytest.approx(norm)
+    assert relative_error(other, expected) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["tsv_m", "wudi", "swudi", "svc"])
 def test_inputs_without_common_directions_are_added_up(name: str) -> None:
     blocks = [random_delta(seed, 2, 4, 3) for seed in range(3)]
     deltas = []
@@ -259,3 +312,101 @@ def test_modules_of_some_inputs_only(name: str) -> None:
     }
     assert relative_error(results["both"], merged(name, [first, third], weights=[1.0, 0.5], scale=3.0)) < 1e-12
     assert relative_error(results["one"], -6 * dense(second)) < 1e-12
+
+
+def representations(deltas: list[Array]) -> tuple[Array, list[Array]]:
+    U, sigma, Vh = svd(np.hstack(deltas))
+    return U, np.split(np.diag(sigma) @ Vh, len(deltas), axis=1)
+
+
+def kept(entries: Array, floor: float) -> Array:
+    return np.where(np.abs(entries) >= floor, entries, 0)
+
+
+def floor_of(parts: list[Array], density: float) -> float:
+    entries = np.sort(np.abs(np.concatenate([part.ravel() for part in parts])))
+    return float(entries[-max(1, int(density * entries.size))]) * (1 - 1e-6)  # float32 rounds the threshold
+
+
+def disjoint_mean(parts: list[Array]) -> Array:
+    stack = np.stack(parts)
+    agrees = np.sign(stack) == np.sign(stack.sum(0))
+    return (stack * agrees).sum(0) / np.maximum((agrees & (stack != 0)).sum(0), 1)
+
+
+def knots_recipe() -> Recipe:
+    tall = {i: random_delta(i, 2, 14, 9) for i in range(3)}
+    wide = {i: random_delta(10 + i, 3, 8, 15) for i in (0, 2)}
+    return Recipe({"tall": tall, "wide": wide}, [1.0, 0.5, -1.5])
+
+
+def results_of(recipe: Recipe, name: str, **params: Any) -> dict[str, Array]:
+    merge = MERGES.get(name).run(recipe, MERGES.parse(name, params))
+    return {module.layout.path: sum(dense(term) for term in terms) for module, terms in merge}
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_knots_ties_is_ties_on_dense_representations(scope: str, density: float) -> None:
+    recipe = knots_recipe()
+    bases, reps = {}, {}
+    for path, owners in recipe.deltas.items():
+        bases[path], parts = representations([recipe.weights[i] * dense(delta) for i, delta in owners.items()])
+        reps[path] = dict(zip(owners, parts, strict=True))
+    floors = {i: floor_of([parts[i] for parts in reps.values() if i in parts], density) for i in range(3)}
+    found = results_of(recipe, "knots_ties", scope=scope, density=density, scale=0.5)
+    for path, parts in reps.items():
+        local = {i: floor_of([part], density) for i, part in parts.items()} if scope == "tensor" else floors
+        expected = 0.5 * bases[path] @ disjoint_mean([kept(part, local[i]) for i, part in parts.items()])
+        assert relative_error(found[path], expected) < 1e-6
+
+
+def test_knots_dare_ties_drops_rescales_and_elects() -> None:
+    recipe = knots_recipe()
+    found = results_of(recipe, "knots_dare_ties", density=0.4, seed=7)
+    for path, owners in recipe.deltas.items():
+        U, parts = representations([recipe.weights[i] * dense(delta) for i, delta in owners.items()])
+        dropped = []
+        for i, part in zip(owners, parts, strict=True):
+            drawn = uniform(7, f"digest {i}", path, slice(0, len(part)), part.shape[1]).numpy()
+            dropped.append(np.where(drawn < 0.4, part / 0.4, 0))
+        assert relative_error(found[path], U @ disjoint_mean(dropped)) < 1e-6
+    whole = results_of(recipe, "knots_dare_ties", density=1.0)
+    ties = results_of(recipe, "knots_ties", density=1.0)
+    assert all(relative_error(whole[path], ties[path]) < 1e-12 for path in ties)
+    assert relative_error(results_of(recipe, "knots_dare_ties", density=0.4, seed=8)["tall"], found["tall"]) > 0.1
+
+
+@pytest.mark.parametrize("name", ["knots_ties", "knots_dare_ties"])
+def test_knots_ignores_zero_inputs_and_stays_in_the_span(name: str) -> None:
+    deltas = [random_delta(seed, 2) for seed in range(3)]
+    zero = Factors(deltas[0].A, torch.zeros_like(deltas[0].B), 1.0)
+    result = merged(name, [*deltas, zero], density=0.5)
+    assert relative_error(result, merged(name, deltas, density=0.5)) < 1e-12
+    assert np.linalg.matrix_rank(result, tol=1e-5) <= 6
+    assert not merged(name, [zero, zero], density=0.5).any()
+    assert relative_error(merged(name, deltas[:1], density=0.5, scale=3.0), 3 * dense(deltas[0])) < 1e-12
+    twins = merged(name, [deltas[0], deltas[0]], density=1.0)
+    assert relative_error(twins, dense(deltas[0])) < 1e-6
+    assert np.isfinite(merged(name, [deltas[0], deltas[0].scaled(-1)])).all()
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_core_ties_is_ties_between_the_bases_of_even_factors(deltas: list[Factors], density: float) -> None:
+    whole = [dense(delta) for delta in deltas]
+    triples = [svd(delta) for delta in whole]
+    U = svd(np.hstack([U * np.sqrt(s) for U, s, _ in triples]))[0]
+    V = svd(np.hstack([Vh.T * np.sqrt(s) for _, s, Vh in triples]))[0]
+    cores = [U.T @ delta @ V for delta in whole]
+    expected = U @ disjoint_mean([kept(core, floor_of([core], density)) for core in cores]) @ V.T
+    assert relative_error(merged("core_ties", deltas, density=density, scale=0.5), 0.5 * expected) < 1e-10
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3, 1.0])
+def test_cart_adds_the_strongest_deviations_to_the_mean(deltas: list[Factors], density: float) -> None:
+    whole = [dense(delta) for delta in deltas]
+    mean = sum(whole) / len(whole)
+    k = math.ceil(density * sum(delta.A.shape[0] for delta in deltas))
+    expected = mean + 0.3 * sum(best_of_rank(delta - mean, k) for delta in whole)
+    assert relative_error(merged("cart", deltas, density=density, scale=0.3), expected) < 1e-10
+    assert relative_error(merged("cart", deltas, density=1.0), mean) < 1e-10
