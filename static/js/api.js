@@ -39,6 +39,7 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Paragraphs were put there for one error; a box that lasts is a div.
 export function clearErrors(form) {
   for (const field of form.querySelectorAll("[aria-invalid]")) unmarkField(field);
   for (const note of form.querySelectorAll("p.error")) note.remove();

@@ -61,7 +61,7 @@ def test_every_choice_is_in_the_address(site: Site, experts: None) -> None:
 
 
 def test_problems_stand_beside_what_causes_them(site: Site, experts: None) -> None:
-    with open_browser(site.url) as (page, _):
+    with open_browser(site.url, expected=("the server responded with a status of 4",)) as (page, _):
         sign_up(page, "vera")
         inputs = "&".join(f"input=merle/{name}" for name in ("one", "other", "none", "one"))
         page.goto(f"/merge/?{inputs}&method=ties&param.density=3&rank=fixed:0")
@@ -72,6 +72,10 @@ def test_problems_stand_beside_what_causes_them(site: Site, experts: None) -> No
         expect(rows.nth(3)).to_contain_text("The same adapter and revision twice")
         expect(page.locator("#param-density-error")).to_contain_text("at most 1")
         expect(page.locator("#rank_value-error")).to_contain_text("whole number")
+        with page.expect_response("**/merges/preview/", timeout=60_000):
+            page.get_by_role("button", name="Merge", exact=True).click()
+        expect(rows.nth(1)).to_contain_text("Only adapters of one base model can be merged")
+        verdict(page, "in the way, each shown beside its cause.")
 
         for name in ("merle/other", "merle/none", "merle/one"):
             page.get_by_role("button", name=f"Remove {name}").last.click()
