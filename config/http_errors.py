@@ -61,8 +61,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def _lora_error(error: LoraError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, InvalidAdapter):
         return 422, {"problems": [problem.as_json() for problem in error.problems]}
+    where = {"where": error.where} if error.where else {}
     known = getattr(error, "known", None)
-    return 400, {"known": known} if known is not None else {}
+    return 400, where | ({"known": known} if known is not None else {})
 
 
 def to_response(error: Exception, context: dict[str, Any]) -> Response:

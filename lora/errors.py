@@ -7,9 +7,14 @@ MAX_PROBLEMS = 20
 
 
 class LoraError(ValueError):
-    """Base of all refusals; `str(error)` is a sentence for the person who sent the input."""
+    """Base of all refusals; `str(error)` is a sentence for the person who sent the input.
+
+    Attributes:
+        where: the part of the input that it is about, such as `inputs[1].weight`; "" where the sentence says it all.
+    """
 
     code = "invalid"
+    where = ""
 
 
 class InvalidParams(LoraError):

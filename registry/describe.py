@@ -4,6 +4,7 @@ from typing import Any
 
 from registry.models import Adapter, BaseModel, Job, Merge, MergeInput, Revision
 from registry.queries import Caller, is_owner, visible_adapters
+from registry.recipes import recipe_of
 from registry.serving import serving_json
 
 
@@ -28,15 +29,12 @@ def base_model_json(base: BaseModel) -> dict[str, Any]:
 
 
 def merge_json(merge: Merge) -> dict[str, Any]:
-    inputs = merge.inputs.select_related("revision__adapter")
+    recipe = recipe_of(merge).as_json()
     job = merge.jobs.first()
     return {
         "id": str(merge.pk),
         "method": merge.method,
-        "inputs": [
-            {"adapter": item.revision.adapter.full_name, "revision": item.revision.commit, "weight": item.weight}
-            for item in inputs
-        ],
+        "inputs": recipe["inputs"],
         "params": merge.params,
         "output": merge.output,
         "recipe_hash": merge.recipe_hash,

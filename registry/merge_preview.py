@@ -5,12 +5,14 @@ from typing import Any
 
 from lora.mergeable import merge_warnings
 from lora.recipe import known_rank
+from lora.recipe_reader import Flaw
+from lora.recipe_tree import Step
 from registry.errors import AppError, NotMergeable
-from registry.merges import check_inputs, described_files
-from registry.models import Adapter
+from registry.merges import check_inputs, described_files, first_places
+from registry.models import Adapter, Revision
 from registry.queries import Caller
-from registry.recipe_requests import Flaw, Reading, Resolve, read_recipe
-from registry.recipes import Parent
+from registry.recipe_requests import Reading, Resolve, read_recipe
+from registry.recipes import adapter_and_revision, step_json
 
 Problem = dict[str, Any]
 
@@ -18,10 +20,10 @@ Problem = dict[str, Any]
 def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any]:
     """Every problem of a request, and what is known of its result, as the JSON of `POST /merges/preview/`."""
     reading = read_recipe(user, payload, resolve)
-    parents = _comparable(reading)
-    files = described_files(parents)
+    places = _comparable(reading)
+    files = described_files(places.values())
     if files:
-        reading.attempt("inputs", check_inputs, parents, files)
+        reading.check(check_inputs, places, files)
     spec = reading.output.spec if reading.output else None
     problems = [problem for flaw in reading.flaws for problem in _problems(flaw)]
     return {
@@ -29,16 +31,16 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
         "problems": problems,
         "warnings": [*merge_warnings(files), *_warnings(user, reading)],
         "inputs": _inputs(reading),
-        "norms": [_norm(reading, index) for index in range(len(reading.weights))],
+        "norms": [_norm(source) for source in _sources(reading)],
         "rank": known_rank(spec, files) if spec and files else None,
     }
 
 
-def _comparable(reading: Reading) -> dict[int, Parent]:
-    """The parents that are of one base and there once: of the others, shapes say nothing new."""
+def _comparable(reading: Reading) -> dict[str, Revision]:
+    """The adapters that are of one base, each once: of the others, shapes say nothing new."""
     refused = [flaw.error for flaw in reading.flaws if isinstance(flaw.error, NotMergeable)]
-    out = {item["index"] for error in refused for item in error.detail["inputs"]}
-    return {index: parent for index, parent in reading.parents.items() if index not in out}
+    out = {item["where"] for error in refused for item in error.detail["inputs"]}
+    return first_places({where: revision for where, revision in reading.places.items() if where not in out})
 
 
 def _problems(flaw: Flaw) -> Iterator[Problem]:
@@ -46,7 +48,7 @@ def _problems(flaw: Flaw) -> Iterator[Problem]:
     error = flaw.error
     if isinstance(error, NotMergeable):
         for item in error.detail["inputs"]:
-            yield {"where": f"inputs[{item['index']}]", "code": item["code"], "message": item["message"]}
+            yield {"where": item["where"], "code": item["code"], "message": item["message"]}
     else:
         message = error.message if isinstance(error, AppError) else str(error)
         yield {"where": flaw.where, "code": error.code, "message": message}
@@ -54,17 +56,21 @@ def _problems(flaw: Flaw) -> Iterator[Problem]:
 
 def _inputs(reading: Reading) -> list[dict[str, Any] | None]:
     """Per input of the request what is known of it, with the weight that the method applies; None where refused."""
-    applied = reading.applied or [None] * len(reading.weights)
-    parents = [reading.parents.get(index) for index in range(len(applied))]
-    return [parent and _input(parent, weight) for parent, weight in zip(parents, applied, strict=True)]
+    sources = _sources(reading)
+    applied = (reading.draft.applied if reading.draft else None) or [None] * len(sources)
+    return [source and _input(source, weight) for source, weight in zip(sources, applied, strict=True)]
 
 
-def _input(parent: Parent, weight: float | None) -> dict[str, Any]:
-    revision = parent.revision
+def _sources(reading: Reading) -> list[Revision | Step[Revision] | None]:
+    return reading.draft.sources if reading.draft else []
+
+
+def _input(source: Revision | Step[Revision], weight: float | None) -> dict[str, Any]:
+    if isinstance(source, Step):
+        return {"recipe": step_json(source, adapter_and_revision), "weight": weight}
+    revision = source
     facts = {name: revision.facts.get(name) for name in ("rank", "dtype")}
-    return {
-        "adapter": parent.name,
-        "revision": revision.commit,
+    return adapter_and_revision(revision) | {
         "weight": weight,
         "base_model": revision.base_model,
         "visibility": revision.adapter.visibility,
@@ -73,13 +79,12 @@ def _input(parent: Parent, weight: float | None) -> dict[str, Any]:
     }
 
 
-def _norm(reading: Reading, index: int) -> float | None:
-    parent = reading.parents.get(index)
-    return parent.revision.norm if parent else None
+def _norm(source: Revision | Step[Revision] | None) -> float | None:
+    return source.norm if isinstance(source, Revision) else None
 
 
 def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
-    adapters = [parent.revision.adapter for parent in reading.parents.values()]
+    adapters = [revision.adapter for revision in first_places(reading.places).values()]
     if len(licenses := sorted({adapter.license or "none stated" for adapter in adapters})) > 1:
         message = f"The inputs have different licences: {', '.join(licenses)}. Check that they allow a merge."
         yield {"code": "mixed_licenses", "message": message}

@@ -1,33 +1,33 @@
 """Merges: ask for one, and read what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
+from django.db.models import prefetch_related_objects
 
-from lora.config import LoraConfig, parse_config
+from lora.config import LoraConfig
 from lora.errors import NotMergeable
-from lora.header import read_header
-from lora.layout import Layout, read_layout
-from lora.merging import MergeInput as WeightedFile
+from lora.layout import Layout
+from lora.merging import MergeInput as InputFile
 from lora.merging import check_mergeable
+from lora.recipe_tree import Step
 from registry import cards
 from registry.adapters import open_adapter, store_revision
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
 from registry.jobs import enqueue, renew
+from registry.layouts import describe_file, stored_layout
 from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
+from registry.queries import visible_adapters
 from registry.recipe_requests import raise_not_mergeable
-from registry.recipes import Output, Parent, Recipe
+from registry.recipes import Recipe, adapter_and_revision, recipe_of
 from registry.samples import PATH as SAMPLES
 from registry.samples import dump_samples, union
-from registry.storage import local_path, open_blob, put_bytes, read_blob
-
-KEPT_LAYOUTS = 128
+from registry.storage import local_path, put_bytes
 
 
 def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
@@ -35,15 +35,16 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
 
     A merge whose last job failed or was cancelled gets a new job. Raises: NotMergeable (registry's).
     """
-    parents = dict(enumerate(recipe.parents))
-    check_inputs(parents, described_files(parents))
+    places = first_places(recipe.places)
+    check_inputs(places, described_files(places.values()))
     with transaction.atomic():
         merge, created = Merge.objects.get_or_create(
             owner_id=user.pk,
             request_hash=recipe.request_hash,
             defaults={
                 "method": recipe.method,
-                "params": recipe.params,
+                "params": recipe.step.params,
+                "tree": recipe.tree,
                 "output": recipe.output.as_json(),
                 "base_model": recipe.base_model,
                 "recipe_hash": recipe.hash,
@@ -63,69 +64,68 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
     return merge, job
 
 
-def weighted_files(recipe: Recipe, stack: ExitStack) -> list[WeightedFile]:
-    """The parents as the engine takes them; their files stay readable until `stack` closes. Raises: BlobDamaged."""
-    files = []
-    for parent in recipe.parents:
-        weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
+def local_files(recipe: Recipe, stack: ExitStack) -> Step[InputFile]:
+    """The recipe as the engine takes it; its files stay readable until `stack` closes. Raises: BlobDamaged."""
+    files: dict[int, InputFile] = {}
+    revisions = [parent.revision for parent in recipe.parents]
+    prefetch_related_objects(revisions, "files__blob")
+    for revision in revisions:
+        weights, config = (revision.file(path).blob for path in (WEIGHTS, CONFIG))
         path = stack.enter_context(local_path(weights))
         with path.open("rb") as stream:
-            described = _describe(stream, weights.size_bytes, read_blob(config))
-        files.append(_weighted_file(parent, path, weights.sha256, *described))
-    return files
+            described = describe_file(stream, weights.size_bytes, config)
+        files[revision.pk] = _input_file(revision, path, weights.sha256, *described)
+    return recipe.step.map(lambda revision: files[revision.pk])
 
 
-def described_files(parents: Mapping[int, Parent]) -> list[WeightedFile]:
-    """The parents as the engine's checks take them, for which a file's header and name are enough."""
+def described_files(revisions: Iterable[Revision]) -> list[InputFile]:
+    """Adapters as the engine's checks take them, for which a file's header and name are enough."""
     files = []
-    for parent in parents.values():
-        weights, config = (parent.revision.file(path).blob for path in (WEIGHTS, CONFIG))
-        described = _stored(weights.sha256, weights.size_bytes, config.sha256)
-        files.append(_weighted_file(parent, Path(weights.sha256), weights.sha256, *described))
+    for revision in revisions:
+        weights, config = (revision.file(path).blob for path in (WEIGHTS, CONFIG))
+        described = stored_layout(weights, config)
+        files.append(_input_file(revision, Path(weights.sha256), weights.sha256, *described))
     return files
 
 
-def _weighted_file(parent: Parent, path: Path, sha256: str, config: LoraConfig, layout: Layout) -> WeightedFile:
-    return WeightedFile(path, layout, config, weight=parent.weight, name=parent.name, digest=sha256)
+def _input_file(revision: Revision, path: Path, sha256: str, config: LoraConfig, layout: Layout) -> InputFile:
+    return InputFile(path, layout, config, weight=None, name=revision.adapter.full_name, digest=sha256)
 
 
-def _describe(weights: BinaryIO, size_bytes: int, raw_config: bytes) -> tuple[LoraConfig, Layout]:
-    config = parse_config(raw_config)
-    return config, read_layout(read_header(weights, size_bytes), config)
+def check_offered(merge: Merge, recipe: Recipe) -> None:
+    """Refuse a merge whose parents were taken back while it waited. Raises: NotMergeable."""
+    adapters = [parent.revision.adapter_id for parent in recipe.parents]
+    offered = set(visible_adapters(merge.owner).filter(pk__in=adapters).values_list("pk", flat=True))
+    message = "It was yanked, or made private, while the merge waited."
+    taken_back = [
+        (where, revision, "withdrawn", message)
+        for where, revision in first_places(recipe.places).items()
+        if revision.adapter_id not in offered
+    ]
+    if taken_back:
+        raise_not_mergeable(taken_back)
 
 
-# Kept, because a form asks after every key; the worker reads the verified file again before it merges.
-@lru_cache(maxsize=KEPT_LAYOUTS)
-def _stored(weights: str, size_bytes: int, config: str) -> tuple[LoraConfig, Layout]:
-    raw_config = read_blob(Blob(sha256=config))
-    with open_blob(Blob(sha256=weights)) as stream:
-        return _describe(stream, size_bytes, raw_config)
+def first_places(places: Mapping[str, Revision]) -> dict[str, Revision]:
+    """Each revision once, at its first place: one in several places of a tree is no problem to the engine."""
+    known: dict[int, str] = {}
+    for where, revision in places.items():
+        known.setdefault(revision.pk, where)
+    return {where: places[where] for where in known.values()}
 
 
-def check_inputs(parents: Mapping[int, Parent], files: list[WeightedFile]) -> None:
+def check_inputs(places: Mapping[str, Revision], files: list[InputFile]) -> None:
     """Refuse what the engine cannot merge. Raises: NotMergeable (registry's, with the adapters' names).
 
     Args:
-        parents: by position in the request.
-        files: of the parents, in the same order.
+        places: by place in the request, each revision once.
+        files: of the revisions, in the same order.
     """
-    positions = list(parents)
     try:
         check_mergeable(files)
     except NotMergeable as error:
-        found = [(positions[item.index], item.code, item.message) for item in error.inputs]
-        raise_not_mergeable([(index, parents[index].revision, code, message) for index, code, message in found])
-
-
-def recipe_of(merge: Merge) -> Recipe:
-    """The recipe that a stored merge was asked for with."""
-    inputs = merge.inputs.select_related("revision__adapter").prefetch_related("revision__files__blob")
-    return Recipe(
-        merge.method,
-        [Parent(item.revision, item.weight) for item in inputs],
-        merge.params,
-        Output.from_json(merge.output),
-    )
+        named = list(places.items())
+        raise_not_mergeable([(*named[item.index], item.code, item.message) for item in error.inputs])
 
 
 def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:
@@ -157,32 +157,36 @@ def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job
     return merge.revision
 
 
-def _tellable_inputs(recipe: Recipe) -> list[dict[str, Any]]:
-    """The recipe's inputs as every reader of the output may know them: what is public names nothing private."""
-    inputs = []
-    for parent, stated in zip(recipe.parents, recipe.as_json()["inputs"], strict=True):
-        hidden = recipe.output.visibility == "public" and parent.revision.adapter.visibility == "private"
-        inputs.append(stated | {"adapter": "a private expert", "revision": "not told"} if hidden else stated)
-    return inputs
+def _tellable(recipe: Recipe) -> Callable[[Revision], dict[str, Any]]:
+    """What every reader of the output may know of a parent: what is public names nothing private."""
+
+    def describe(revision: Revision) -> dict[str, Any]:
+        hidden = recipe.output.visibility == "public" and revision.adapter.visibility == "private"
+        return {"adapter": "a private expert", "revision": "not told"} if hidden else adapter_and_revision(revision)
+
+    return describe
 
 
 def _summary(recipe: Recipe) -> str:
     """One sentence that names the first parents."""
-    inputs = _tellable_inputs(recipe)
-    named = [f"{item['adapter']} ({item['weight']:.3g})" for item in inputs[:3]]
-    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
+    describe, parents = _tellable(recipe), recipe.parents
+    named = [f"{describe(parent.revision)['adapter']} ({parent.weight:.3g})" for parent in parents[:3]]
+    more = f" and {len(parents) - 3} more" if len(parents) > 3 else ""
     return f"Merge by {recipe.method} of {', '.join(named)}{more}."
 
 
 def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
-    inputs = _tellable_inputs(recipe)
-    licenses = [parent.revision.adapter.license for parent in recipe.parents]
+    describe = _tellable(recipe)
+    parents = [
+        describe(parent.revision) | {"weight": parent.weight, "license": parent.revision.adapter.license}
+        for parent in recipe.parents
+    ]
     return cards.merge_card(
         name=merge.output.get("name") or f"merge-{merge.pk}",
         base_model=merge.base_model,
         method=merge.method,
-        parents=[item | {"license": stated} for item, stated in zip(inputs, licenses, strict=True)],
-        recipe=yaml.safe_dump(recipe.as_json() | {"inputs": inputs}, sort_keys=False),
+        parents=parents,
+        recipe=yaml.safe_dump(recipe.as_json(describe), sort_keys=False),
         report=artefact.report,
     )
 

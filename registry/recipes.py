@@ -2,17 +2,26 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lora.merging import ENGINE_VERSION
 from lora.recipe import OutputSpec
-from registry.models import Revision
+from lora.recipe_tree import Input, Step
+from registry.models import Merge, Revision
+
+Inputs = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Parent:
-    """One input: a revision and the weight given or completed."""
+    """An adapter that takes part, wherever in the recipe.
+
+    Attributes:
+        weight: as given or completed. Where recipes stand in each other the product of the weights on the way to it,
+            summed over its places.
+    """
 
     revision: Revision
     weight: float
@@ -46,43 +55,99 @@ class Output:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Method, ordered parents, complete parameters, output."""
+    """What is merged how, and what becomes of it."""
 
-    method: str
-    parents: list[Parent]
-    params: dict[str, Any]
+    step: Step[Revision]
     output: Output
 
     @property
+    def method(self) -> str:
+        return self.step.method
+
+    @property
+    def parents(self) -> list[Parent]:
+        """Every revision of the tree once, in the order of their first places."""
+        revisions: dict[int, Revision] = {}
+        weights: dict[int, float] = {}
+        for leaf in self.step.leaves:
+            revisions.setdefault(leaf.source.pk, leaf.source)
+            weights[leaf.source.pk] = weights.get(leaf.source.pk, 0.0) + leaf.weight
+        return [Parent(revision, weights[pk]) for pk, revision in revisions.items()]
+
+    @property
+    def places(self) -> dict[str, Revision]:
+        """Every adapter by its place in the request."""
+        return {leaf.where: leaf.source for leaf in self.step.leaves}
+
+    @property
     def base_model(self) -> str:
-        return self.parents[0].revision.base_model
+        return next(self.step.leaves).source.base_model
 
     @property
     def hash(self) -> str:
         """sha256 over everything that decides the bytes."""
-        return _hash(
-            {
-                "method": self.method,
-                "inputs": [[parent.revision.commit, parent.weight] for parent in self.parents],
-                "params": self.params,
-                "rank": [self.output.spec.rank_mode, self.output.spec.rank_value],
-                "dtype": self.output.spec.dtype,
-                "engine": ENGINE_VERSION,
-            }
-        )
+        spec = self.output.spec
+        rest = {"rank": [spec.rank_mode, spec.rank_value], "dtype": spec.dtype, "engine": ENGINE_VERSION}
+        return _hash(self.step.identity(lambda revision: revision.commit) | rest)
 
     @property
     def request_hash(self) -> str:
         """sha256 over the recipe and the adapter that it is to become."""
         return _hash([self.hash, self.output.name, self.output.visibility])
 
-    def as_json(self) -> dict[str, Any]:
-        """The recipe in the words of `POST /merges/`, resolved."""
-        inputs = [
-            {"adapter": parent.name, "revision": parent.revision.commit, "weight": parent.weight}
-            for parent in self.parents
-        ]
-        return {"method": self.method, "inputs": inputs, "params": self.params, "output": self.output.as_json()}
+    def as_json(self, describe: Callable[[Revision], dict[str, Any]] | None = None) -> dict[str, Any]:
+        """The recipe in the words of `POST /merges/`, resolved.
+
+        Args:
+            describe: what is said of a revision, where that is not its name and commit.
+        """
+        step = step_json(self.step, describe or adapter_and_revision)
+        return step | {"output": self.output.as_json()}
+
+    @property
+    def tree(self) -> Inputs | None:
+        """What a row keeps of the inputs beside its parents: None where these say it all, else the tree over them."""
+        if self.step.is_flat:
+            return None
+        positions = {parent.revision.pk: position for position, parent in enumerate(self.parents)}
+        inputs: Inputs = step_json(self.step, lambda revision: {"parent": positions[revision.pk]})["inputs"]
+        return inputs
+
+
+def adapter_and_revision(revision: Revision) -> dict[str, Any]:
+    return {"adapter": revision.adapter.full_name, "revision": revision.commit}
+
+
+def step_json(step: Step[Revision], describe: Callable[[Revision], dict[str, Any]]) -> dict[str, Any]:
+    """`{method, inputs, params}` of a step and of those in it."""
+    inputs = [
+        ({"recipe": step_json(item.source, describe)} if isinstance(item.source, Step) else describe(item.source))
+        | {"weight": item.weight}
+        for item in step.inputs
+    ]
+    return {"method": step.method, "inputs": inputs, "params": step.params}
+
+
+def recipe_of(merge: Merge) -> Recipe:
+    """The recipe that a stored merge was asked for with."""
+    rows = list(merge.inputs.select_related("revision__adapter").defer("revision__modules"))
+    if merge.tree is None:
+        inputs = tuple(Input(row.revision, row.weight) for row in rows)
+        step = Step(merge.method, merge.params, inputs)
+    else:
+        step = _planted(
+            {"method": merge.method, "inputs": merge.tree, "params": merge.params}, [row.revision for row in rows]
+        )
+    return Recipe(step, Output.from_json(merge.output))
+
+
+def _planted(stored: dict[str, Any], parents: list[Revision]) -> Step[Revision]:
+    """The step of a row's tree."""
+    inputs = (
+        Input(_planted(item["recipe"], parents) if "recipe" in item else parents[item["parent"]], item["weight"])
+        for item in stored["inputs"]
+    )
+    return Step(stored["method"], stored["params"], tuple(inputs))
 
 
 def _hash(value: Any) -> str:

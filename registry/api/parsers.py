@@ -1,10 +1,12 @@
-"""JSON bodies of bounded size and depth."""
+"""Bodies of bounded size and depth: JSON everywhere, YAML for recipes."""
 
 from collections.abc import Mapping
 from typing import IO, Any
 
 from rest_framework.exceptions import ParseError
-from rest_framework.parsers import JSONParser
+from rest_framework.parsers import BaseParser, JSONParser
+
+from registry import plain_yaml
 
 
 class BoundedJSONParser(JSONParser):
@@ -19,3 +21,13 @@ class BoundedJSONParser(JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError as error:
             raise ParseError("The JSON is nested too deeply.") from error
+
+
+class YAMLParser(BaseParser):
+    """`application/yaml` (RFC 9512), as plain as JSON."""
+
+    media_type = "application/yaml"
+
+    def parse(self, stream: IO[bytes], media_type: str | None = None, parser_context: Any = None) -> Any:
+        """Raises: Invalid."""
+        return plain_yaml.load(stream.read(plain_yaml.MAX_BYTES + 1))

@@ -27,6 +27,9 @@ class Merge(models.Model):
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="merges")
     method = models.CharField(max_length=40)
     params = models.JSONField(default=dict)
+    # Where inputs are recipes themselves: the inputs as a tree, over the positions of `inputs`. Null where `inputs` say
+    # it all.
+    tree = models.JSONField(null=True)
     # As requested and completed with defaults: {name?, visibility, rank: {mode, value?}, dtype}.
     output = models.JSONField(default=dict)
     base_model = models.CharField(max_length=500, blank=True)
@@ -46,7 +49,7 @@ class Merge(models.Model):
 
 
 class MergeInput(models.Model):
-    """One parent, at its position."""
+    """An adapter that takes part in a merge, once; in a tree of recipes its weight is that of all its places."""
 
     merge = models.ForeignKey(Merge, on_delete=models.CASCADE, related_name="inputs")
     position = models.PositiveIntegerField()

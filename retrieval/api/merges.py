@@ -3,15 +3,20 @@
 from functools import partial
 from typing import Any
 
-from django.http import HttpResponseBase
-from drf_spectacular.utils import extend_schema, inline_serializer
+from django.http import HttpResponse, HttpResponseBase
+from django.utils.http import content_disposition_header
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from lora.recipe_documents import FORMAT, document_of
+from registry import plain_yaml
 from registry.api.pagination import paginated
+from registry.api.parsers import BoundedJSONParser, YAMLParser
 from registry.api.schema import BINARY, ENGINE, ERROR, OBJECT
 from registry.describe import job_json, merge_json
 from registry.downloads import archive_response
@@ -21,6 +26,7 @@ from registry.merges import merged_files, request_merge
 from registry.models import Job, Merge
 from registry.queries import Caller, find_merge
 from registry.recipe_requests import parse_recipe
+from registry.recipes import recipe_of
 from registry.serving import export_response
 from retrieval.services import retrieve
 
@@ -40,6 +46,34 @@ def resolve_inputs(user: Caller, inputs: Any) -> Any:
     return [{name: match[name] for name in ("adapter", "revision", "weight")} for match in results[0]["matches"]]
 
 
+# These document the request, which `registry.recipe_requests` reads.
+OUTPUT = inline_serializer(
+    "MergeOutput",
+    {
+        "name": serializers.CharField(required=False, help_text="owner/name; without it there is an archive only"),
+        "visibility": serializers.ChoiceField(["public", "private"], required=False),
+        "rank": serializers.DictField(
+            required=False, help_text="{mode: max_input | exact | fixed | energy, value?: a rank, or a fraction}"
+        ),
+        "dtype": serializers.ChoiceField(["float32", "bfloat16", "float16"], required=False, allow_null=True),
+    },
+    required=False,
+)
+RECIPE = inline_serializer(
+    "Recipe",
+    {
+        "format": serializers.ChoiceField([FORMAT], required=False),
+        "method": serializers.CharField(help_text="see GET /methods/"),
+        "inputs": serializers.ListField(
+            child=serializers.JSONField(),
+            help_text="of {adapter, revision?, weight?} or {recipe: {method, inputs, params?}, weight?}; "
+            "or {retrieve: …} instead of a list",
+        ),
+        "params": serializers.DictField(required=False),
+        "base_model": serializers.CharField(required=False, help_text="refused where the inputs are of another one"),
+        "output": OUTPUT,
+    },
+)
 # These document the answer; `registry.merge_preview` writes it.
 PROBLEM = inline_serializer(
     "MergeProblem",
@@ -58,8 +92,8 @@ MERGE_PREVIEW = inline_serializer(
         "warnings": serializers.ListField(child=serializers.JSONField(), help_text="[{code, message}]"),
         "inputs": serializers.ListField(
             child=serializers.JSONField(),
-            help_text="per input {adapter, revision, weight as applied, base_model, visibility, license, rank, dtype}; "
-            "null where it is refused",
+            help_text="per input {adapter, revision, weight as applied, base_model, visibility, license, rank, dtype}, "
+            "or {recipe, weight as applied}; null where it is refused",
         ),
         "norms": serializers.ListField(
             child=serializers.FloatField(allow_null=True), help_text="‖ΔW‖ of every input, without its weight"
@@ -71,15 +105,16 @@ MERGE_PREVIEW = inline_serializer(
 
 class MergeList(APIView):
     permission_classes = [IsAuthenticated]
+    parser_classes = [BoundedJSONParser, YAMLParser]
 
     @extend_schema(operation_id="merges_list", responses=OBJECT)
     def get(self, request: Request) -> Response:
         rows = Merge.objects.filter(owner_id=request.user.pk).select_related("artefact", "revision__adapter")
         return paginated(request, rows, merge_json)
 
-    @extend_schema(request=OBJECT, responses={200: OBJECT, 202: OBJECT, 400: ERROR, 422: ERROR})
+    @extend_schema(request=RECIPE, responses={200: OBJECT, 202: OBJECT, 400: ERROR, 422: ERROR})
     def post(self, request: Request) -> Response:
-        """Merge experts into one adapter."""
+        """Merge experts into one adapter. The recipe is JSON or YAML; a subset of mergekit's keys is understood."""
         recipe = parse_recipe(request.user, request.data, partial(resolve_inputs, request.user))
         merge, job = request_merge(request.user, recipe)
         status = 200 if job.status == Job.Status.SUCCEEDED else 202
@@ -93,8 +128,9 @@ class MergeList(APIView):
 class MergePreview(APIView):
     # Looking at a recipe is reading: whoever may see the inputs may try them.
     permission_classes = [AllowAny]
+    parser_classes = [BoundedJSONParser, YAMLParser]
 
-    @extend_schema(request=OBJECT, responses={200: MERGE_PREVIEW, 503: ERROR})
+    @extend_schema(request=RECIPE, responses={200: MERGE_PREVIEW, 503: ERROR})
     def post(self, request: Request) -> Response:
         """Check a recipe as `POST /merges/` does, without storing anything: what stands in its way, and where."""
         return Response(preview_merge(request.user, request.data, partial(resolve_inputs, request.user)))
@@ -104,6 +140,29 @@ class MergeDetail(APIView):
     @extend_schema(operation_id="merges_retrieve", responses={200: OBJECT, 404: ERROR})
     def get(self, request: Request, merge_id: Any) -> Response:
         return Response(merge_json(find_merge(request.user, merge_id)))
+
+
+class MergeRecipe(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("format", str, enum=["yaml", "json"])],
+        responses={(200, "application/yaml"): RECIPE, (200, "application/json"): RECIPE, 404: ERROR},
+    )
+    def get(self, request: Request, merge_id: Any) -> HttpResponseBase:
+        """The recipe as a document that makes the same merge, with every revision and default spelled out."""
+        document = document_of(recipe_of(find_merge(request.user, merge_id)).as_json())
+        asked = request.query_params.get("format", "yaml")
+        if asked == "json":
+            return Response(document)
+        if asked != "yaml":
+            raise Invalid("format is yaml or json.", detail={"format": "unknown"})
+        name = content_disposition_header(True, f"merge-{merge_id}.yaml")
+        return HttpResponse(
+            plain_yaml.dump(document), content_type="application/yaml", headers={"Content-Disposition": name}
+        )
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """JSON, which refusals always are; `?format=` chooses in `get`."""
+        return JSONRenderer(), JSONRenderer.media_type
 
 
 class MergeArchive(APIView):

@@ -3,7 +3,7 @@
 from django.urls import path
 
 from retrieval.api.adapters import AdapterDetail, AdapterList, AdapterSamples
-from retrieval.api.merges import MergeArchive, MergeDetail, MergeList, MergePreview
+from retrieval.api.merges import MergeArchive, MergeDetail, MergeList, MergePreview, MergeRecipe
 from retrieval.api.methods import Methods
 from retrieval.api.prototypes import AdapterPrototype
 from retrieval.api.retrieve import Retrieve
@@ -21,4 +21,5 @@ urlpatterns = [
     path("merges/preview/", MergePreview.as_view()),
     path("merges/<uuid:merge_id>/", MergeDetail.as_view()),
     path("merges/<uuid:merge_id>/archive/", MergeArchive.as_view()),
+    path("merges/<uuid:merge_id>/recipe/", MergeRecipe.as_view()),
 ]

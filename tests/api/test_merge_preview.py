@@ -46,6 +46,21 @@ def test_a_fixed_rank_is_at_most_what_the_modules_can_have(ada, two):
     assert preview(ada, recipe)["rank"] == full
 
 
+def test_a_method_that_cuts_nothing_off_has_its_own_default_and_no_other_rank(ada, two):
+    recipe = {"method": "cat", "inputs": two}
+    assert preview(ada, recipe)["mergeable"]
+    body = preview(ada, recipe | {"output": {"rank": {"mode": "fixed", "value": 4}}})
+    assert places(body) == [("output.rank", "invalid_params")]
+    assert "svd" in body["problems"][0]["message"]
+
+
+def test_a_method_for_two_refuses_a_third(ada, two, adapter_files):
+    ada.ready("ada/three", adapter_files(seed=3))
+    body = preview(ada, {"method": "slerp", "inputs": [*two, {"adapter": "ada/three", "weight": 1}]})
+    assert places(body) == [("weights", "invalid_params")]
+    assert "at most 2 inputs" in body["problems"][0]["message"]
+
+
 def test_every_problem_is_told_at_once_and_where_it_is(ada, two, adapter_files):
     ada.ready("ada/other", adapter_files(config_overrides={"base_model_name_or_path": "acme/another"}))
     inputs: list[dict] = [{"adapter": f"ada/{name}"} for name in ("one", "one", "other", "none", "two")]
@@ -71,6 +86,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(ada, two, adapter_files):
         ("output.name", "permission_denied"),
         ("output.visibility", "invalid"),
         ("output.rank", "invalid_params"),
+        ("output.dtype", "invalid_params"),
     ]
     assert [item and item["adapter"] for item in body["inputs"]][:4] == ["ada/one", "ada/one", "ada/other", None]
 
@@ -78,7 +94,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(ada, two, adapter_files):
 def test_the_first_problem_is_what_the_merge_is_refused_with(ada, two):
     for change in (
         {"method": "nope"},
-        {"params": {"scale": 0}},
+        {"params": {"densty": 0}},
         {"inputs": [two[0], two[0]]},
         {"inputs": [{"adapter": "ada/none"}]},
         {"inputs": [two[0] | {"weight": 0}]},

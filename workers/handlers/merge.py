@@ -3,14 +3,16 @@
 import json
 from contextlib import ExitStack
 
+from django.conf import settings
+
 from lora.merging import ENGINE_VERSION
-from lora.merging import merge as merge_files
+from lora.nested import merge_recipe
 from registry import jobs
 from registry.adapters import publish
 from registry.intake import CONFIG, WEIGHTS
-from registry.merges import admit_merged, check_inputs, recipe_of, weighted_files
+from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files
 from registry.models import Merge, MergeArtefact
-from registry.recipes import Recipe
+from registry.recipes import Recipe, adapter_and_revision, recipe_of, step_json
 from registry.storage import put_file, scratch_folder, sha256_of
 from workers.handlers.ingest import examine, refresh_snapshot
 from workers.runner import Work
@@ -20,6 +22,7 @@ def handle(work: Work) -> None:
     """Merge without an artefact → with one; its adapter's revision `checking` → `ready`."""
     merge = work.job.merge
     recipe = recipe_of(merge)
+    check_offered(merge, recipe)
     artefact = MergeArtefact.objects.filter(recipe_hash=recipe.hash).first()
     if artefact is None:
         work.log(f"Merging {len(recipe.parents)} experts by {recipe.method}")
@@ -43,16 +46,17 @@ def handle(work: Work) -> None:
 def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
-        files = weighted_files(recipe, stack)
-        check_inputs(dict(enumerate(recipe.parents)), files)
-        report = merge_files(
-            recipe.method,
-            recipe.params,
-            files,
+        tree = local_files(recipe, stack)
+        files = {leaf.where: leaf.source for leaf in tree.leaves}
+        places = first_places(recipe.places)
+        check_inputs(places, [files[where] for where in places])
+        report = merge_recipe(
+            tree,
             recipe.output.spec,
             folder,
             metadata=_metadata(recipe),
             progress=work.part(0.0, 0.8),
+            device=settings.DEVICE,
         )
         weights, config = (put_file(folder / name, sha256_of(folder / name)) for name in (WEIGHTS, CONFIG))
     # Two workers may have computed the same recipe; the first artefact stays.
@@ -63,15 +67,7 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
 
 def _metadata(recipe: Recipe) -> dict[str, str]:
     """Lineage inside the file: the recipe with the parents' digests. Nothing about who asked, or when."""
-    inputs = [
-        {
-            "adapter": parent.name,
-            "revision": parent.revision.commit,
-            "sha256": parent.revision.file(WEIGHTS).blob_id,
-            "weight": parent.weight,
-        }
-        for parent in recipe.parents
-    ]
+    step = step_json(recipe.step, lambda r: adapter_and_revision(r) | {"sha256": r.file(WEIGHTS).blob_id})
     output = {"rank": recipe.output.as_json()["rank"], "dtype": recipe.output.spec.dtype}
-    lineage = {"method": recipe.method, "inputs": inputs, "params": recipe.params, "output": output}
-    return {"loradex.recipe": json.dumps(lineage | {"engine": ENGINE_VERSION}, sort_keys=True)}
+    lineage = step | {"output": output, "engine": ENGINE_VERSION}
+    return {"loradex.recipe": json.dumps(lineage, sort_keys=True)}
