@@ -69,9 +69,8 @@ class OutputSpec:
 
 
 def default_rank_mode(method: str) -> str:
-    """Return the mode of the output's rank where a recipe names none."""
-    mode: str = MERGES.get(method).traits.get("rank_mode", "max_input")
-    return mode
+    """Return the mode of the output's rank where a recipe names none; the method may be unknown."""
+    return _only_rank_mode(method) or "max_input"
 
 
 def check_rank_mode(method: str, output: OutputSpec) -> None:
@@ -79,12 +78,16 @@ def check_rank_mode(method: str, output: OutputSpec) -> None:
 
     Raises: InvalidParams: it cannot.
     """
-    only = MERGES.get(method).traits.get("rank_mode", output.rank_mode)
-    if output.rank_mode != only:
+    only = _only_rank_mode(method)
+    if only and output.rank_mode != only:
         raise InvalidParams(
             f"{method} cuts nothing off: its rank.mode is {only}, not {output.rank_mode}. Leave rank.mode out, or take "
             "svd, which compresses to any rank."
         )
+
+
+def _only_rank_mode(method: str) -> str | None:
+    return MERGES.get(method).traits.get("rank_mode") if method in MERGES.names() else None
 
 
 def resolve_weights(method: str, weights: Sequence[float | None]) -> list[float]:

@@ -318,6 +318,15 @@ def test_new_tensors_are_made_where_the_inputs_are(subject: Subject) -> None:
             assert spectrum.A.device.type == spectrum.B.device.type == spectrum.sigma.device.type == "cpu"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_computes_the_same(subject: Subject) -> None:
+    out = subject.root / "gpu"
+    out.mkdir()
+    inputs = [merge_input(folder, w) for folder, w in zip(subject.folders, subject.weights, strict=True)]
+    merge(subject.method, PARAMS.get(subject.method, {}), inputs, EXACT, out, metadata={}, device="cuda")
+    assert deviation(out, subject.usual[0]) < HELD
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_are_checked_and_normalised(method: str) -> None:
     relative = MERGES.get(method).traits["weights"] == "relative"

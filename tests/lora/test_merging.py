@@ -8,9 +8,10 @@ import pytest
 
 from lora.errors import NotMergeable, UnknownMethod
 from lora.merges import MERGES
+from lora.merging import OutputSpec, merge
 from tests.lora.factories import MODULES, write_adapter_files
 from tests.lora.raw_files import read_deltas
-from tests.lora.recipes import run_merge
+from tests.lora.recipes import merge_input, run_merge
 
 
 @pytest.fixture
@@ -73,6 +74,11 @@ def test_unknown_method_and_unmergeable_inputs_write_nothing(folders: list[Path]
     with pytest.raises(NotMergeable):
         run_merge(tmp_path / "y", [folders[0], folders[0]])
     assert list((tmp_path / "x").iterdir()) == list((tmp_path / "y").iterdir()) == []
+
+
+def test_a_device_that_torch_does_not_know_is_an_error(folders: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="nowhere"):
+        merge("weighted_sum", {}, [merge_input(folders[0])], OutputSpec(), tmp_path, metadata={}, device="nowhere")
 
 
 def test_metadata_stands_in_the_header(folders: list[Path], tmp_path: Path) -> None:
