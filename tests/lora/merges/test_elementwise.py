@@ -92,10 +92,9 @@ def everywhere(scope: str, keep: Callable[[Array], Array], deltas: Deltas) -> De
         return [{path: d * keep(d.ravel()).reshape(d.shape) for path, d in item.items()} for item in deltas]
     result = []
     for item in deltas:
-        masks = np.split(
-            keep(np.concatenate([d.ravel() for d in item.values()])), np.cumsum([d.size for d in item.values()])
-        )
-        result.append({path: d * mask.reshape(d.shape) for (path, d), mask in zip(item.items(), masks, strict=True)})
+        mask = keep(np.concatenate([d.ravel() for d in item.values()]))
+        masks = np.split(mask, np.cumsum([d.size for d in item.values()])[:-1])
+        result.append({path: d * part.reshape(d.shape) for (path, d), part in zip(item.items(), masks, strict=True)})
     return result
 
 
