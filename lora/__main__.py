@@ -1,4 +1,7 @@
-"""`python -m lora check DIR`: the server's verdict on a local adapter, without a server."""
+"""The server's verdict and its merges on this machine, without a server.
+
+`python -m lora check DIR`, `python -m lora merge recipe.json --out DIR`.
+"""
 
 import argparse
 import json
@@ -8,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lora.binding import BaseModules
-from lora.errors import InvalidAdapter
+from lora.errors import InvalidAdapter, LoraError
 from lora.folder import check_folder, find_adapter
-from lora.strict_json import plain
+from lora.strict_json import parse_object, plain
 
 USABLE, REFUSED, USAGE = 0, 1, 2
 
@@ -18,13 +21,40 @@ _SHOWN = ("rank", "alpha", "scaling", "dtype", "parameters", "size_bytes", "tens
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0 usable, 1 refused, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m lora", description="Check LoRA adapters on this machine.")
-    check = parser.add_subparsers(dest="command", required=True).add_parser("check", help="judge one PEFT folder")
+    """Run one command; return the exit status: 0 usable or merged, 1 refused, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lora", description="Check and merge LoRA adapters of this machine."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="judge one PEFT folder")
     check.add_argument("folder", type=Path, metavar="DIR", help="folder with adapter_config.json and its weights")
     check.add_argument("--base", type=Path, metavar="FILE", help="JSON of the base's modules: {path: [d_out, d_in]}")
     check.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    merge = commands.add_parser("merge", help="merge PEFT folders as a recipe says")
+    merge.add_argument("recipe", type=Path, help="JSON whose inputs are {path, weight}, relative to it")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+    merge.add_argument("--json", action="store_true", help="print the whole report as JSON")
     options = parser.parse_args(arguments)
+    return _check(parser, options) if options.command == "check" else _merge(parser, options)
+
+
+def _merge(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from lora.local_recipes import merge_folders, summary  # noqa: PLC0415 - `check` does without safetensors
+
+    try:
+        document = parse_object(options.recipe.read_bytes(), str(options.recipe))
+    except (OSError, InvalidAdapter) as error:
+        parser.error(str(error))
+    try:
+        report = merge_folders(document, options.recipe.parent, options.out)
+    except LoraError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    print(json.dumps(report, indent=2) if options.json else summary(report, options.out))
+    return USABLE
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is not a folder")
     try:

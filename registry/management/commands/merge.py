@@ -1,0 +1,32 @@
+"""`manage.py merge RECIPE --out DIR`: merges folders of this machine, without a server or its database."""
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from lora.errors import LoraError
+from lora.local_recipes import merge_folders, summary
+from registry import plain_yaml
+from registry.errors import Invalid
+
+
+class Command(BaseCommand):
+    help = "Merge PEFT folders as a recipe says: YAML or JSON whose inputs are {path, weight}, relative to the recipe."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("recipe", type=Path)
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        recipe, out = options["recipe"], options["out"]
+        try:
+            # JSON is YAML.
+            document = plain_yaml.load(recipe.read_bytes())
+            report = merge_folders(document, recipe.parent, out)
+        except Invalid as error:
+            raise CommandError(f"{recipe}: {error.message}") from error
+        except (LoraError, OSError) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(summary(report, out))
