@@ -1,5 +1,9 @@
 """`POST /merges/preview/`: what would come of a recipe, with every problem where it is, and nothing stored."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from registry.models import Adapter
@@ -52,6 +56,17 @@ def test_a_method_that_cuts_nothing_off_has_its_own_default_and_no_other_rank(ad
     body = preview(ada, recipe | {"output": {"rank": {"mode": "fixed", "value": 4}}})
     assert places(body) == [("output.rank", "invalid_params")]
     assert "svd" in body["problems"][0]["message"]
+
+
+def test_the_recipes_of_the_howto_can_be_merged(ada, adapter_files):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "merge.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert recipes
+    for recipe in recipes:
+        own = recipe.replace("demo/", "ada/")
+        for seed, name in enumerate(sorted(set(re.findall(r'"(ada/[a-z0-9-]+)"', own)))):
+            ada.ready(name, adapter_files(seed=seed), license="mit")
+        assert preview(ada, json.loads(own))["mergeable"]
 
 
 def test_a_method_for_two_refuses_a_third(ada, two, adapter_files):
