@@ -106,6 +106,8 @@ def _drf_text(error: Exception, response: Response, context: dict[str, Any]) -> 
         return code, "There is nothing here that you may see. Check the path and your token.", {}
     if isinstance(error, PermissionDenied):
         return code, "You are not allowed to do this.", {}
+    if isinstance(error, drf.PermissionDenied) and str(error.detail) == str(error.default_detail):
+        return code, "Your account may not do this. If it should, ask the operator of this site.", {}
     if isinstance(error, drf.NotAuthenticated):
         return code, ANONYMOUS, {}
     if isinstance(error, drf.UnsupportedMediaType):

@@ -144,9 +144,18 @@ def import_folder(user: AbstractBaseUser, found: Found, said: Described) -> Outc
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, InvalidAdapter):
-        return " ".join(f"{problem.where}: {problem.message}" for problem in error.problems)
-    return str(error)
+    """What is wrong; what is wrong alike in many modules is said once."""
+    if not isinstance(error, InvalidAdapter):
+        return str(error)
+    places: dict[str, list[str]] = {}
+    for problem in error.problems:
+        places.setdefault(problem.message, []).append(problem.where)
+    return " ".join(_at(where, message) for message, where in places.items())
+
+
+def _at(where: list[str], message: str) -> str:
+    more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+    return f"{where[0]}{more}: {message}" if where[0] else message
 
 
 def _names(found: Found) -> list[str]:

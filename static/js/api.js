@@ -81,9 +81,7 @@ export function showError(form, error) {
   const problems = error.detail.problems || error.detail.inputs || [];
   const isRepeated = problems.length === 1 && error.message.includes(problems[0].message);
   const notice = el("div", { class: "notice bad", role: "alert" }, isRepeated ? null : el("p", {}, error.message));
-  if (problems.length) {
-    notice.append(el("ul", {}, ...problems.map((problem) => problemLine(problem))));
-  }
+  if (problems.length) notice.append(el("ul", {}, ...problemItems(problems)));
   if (error.status === 401 || (error.status === 403 && error.code === "not_authenticated")) {
     notice.append(el("p", {}, el("a", { href: `/login/?next=${encodeURIComponent(location.pathname + location.search)}` }, "Log in"), " and try again."));
   }
@@ -91,7 +89,13 @@ export function showError(form, error) {
   box.scrollIntoView({ block: "nearest" });
 }
 
-function problemLine({ where, adapter, code, message }) {
-  const place = where || adapter;
-  return el("li", {}, place ? el("strong", {}, `${place}: `) : null, message, " ", el("code", {}, code));
+// What is wrong alike in many places is said once.
+export function problemItems(problems) {
+  const alike = Map.groupBy(problems, ({ adapter = "", code, message }) => `${adapter} ${code} ${message}`);
+  return [...alike.values()].map((group) => {
+    const { where, adapter, code, message } = group[0];
+    const place = where || adapter;
+    const more = group.length > 1 ? ` and ${group.length - 1} more` : "";
+    return el("li", {}, place ? el("strong", {}, `${place}${more}: `) : null, message, " ", el("code", {}, code));
+  });
 }

@@ -111,6 +111,13 @@ def test_an_adapter_costs_few_statements_however_many_there_are(tree, tmp_path):
         assert len(judged) <= 46
 
 
+def test_what_is_wrong_alike_in_many_modules_is_said_once(tmp_path):
+    write_adapter_files(tmp_path / "tree" / "ranks", config_overrides={"r": 64})
+    [told] = [line for line in run_import(tmp_path / "tree") if line.split()[:2] == ["refused", "ada/ranks"]]
+    assert " and 3 more: Its rank is " in told
+    assert told.count("Send the config") == 1
+
+
 def test_folders_that_would_share_a_name_are_all_refused(tmp_path):
     for number, name in enumerate(["a b", "a_b", "A-b"]):
         write_adapter_files(tmp_path / "tree" / name, seed=number)

@@ -1,6 +1,6 @@
 // The server's verdict before anything large is sent: of a safetensors file only its header leaves the machine.
 
-import { ApiError, csrfToken, el } from "../api.js";
+import { ApiError, csrfToken, el, problemItems } from "../api.js";
 
 // As much of a file as the server looks at; beyond these sizes it refuses without looking.
 const MAX_HEADER = 10_000_000;
@@ -59,13 +59,6 @@ function factRows({ facts, vllm, base_model: base }) {
   return rows.flat();
 }
 
-function problemItems(refusals) {
-  return refusals.flatMap(({ message, code: kind, detail }) => {
-    const problems = detail.problems || [{ message, code: kind }];
-    return problems.map((problem) => el("li", {}, problem.where ? el("strong", {}, `${problem.where}: `) : null, problem.message, " ", code(problem.code)));
-  });
-}
-
 function warningItems({ warnings, vllm }) {
   const items = warnings.map((warning) => el("li", {}, warning.message, MEND[warning.code] ? ` ${MEND[warning.code]}` : "", " ", code(warning.code)));
   const hints = vllm ? [...vllm.obstacles, ...vllm.cautions] : [];
@@ -81,7 +74,7 @@ export function headline(verdict, isComplete) {
 // refusals: those that are about the files; what is about a field stands beside it.
 export function verdictBody(verdict, refusals) {
   const parts = [];
-  if (refusals.length) parts.push(el("div", { class: "notice bad" }, el("p", {}, el("strong", {}, "An upload would be refused:")), el("ul", {}, ...problemItems(refusals))));
+  if (refusals.length) parts.push(el("div", { class: "notice bad" }, el("p", {}, el("strong", {}, "An upload would be refused:")), el("ul", {}, ...problemItems(refusals.flatMap(({ message, code: kind, detail }) => detail.problems || [{ message, code: kind }])))));
   if (verdict.facts) {
     const { modules_bound: bound, modules_in_base: inBase } = verdict.facts;
     if (inBase) parts.push(el("progress", { class: `bar ${bound === inBase ? "good" : "warn"}`, max: inBase, value: bound, "aria-label": "Modules that bind" }));
