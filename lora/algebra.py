@@ -63,14 +63,14 @@ def one_thread() -> Iterator[None]:
 
 def gram(deltas: Sequence[Factors]) -> Tensor:
     """Return the inner products ⟨ΔW_i, ΔW_j⟩ = s_i·s_j·Σ (B_iᵀB_j)∘(A_iA_jᵀ); (n, n), float64."""
-    B, A, members = _stack(deltas)
+    B, A, members = stacked(deltas)
     products = (B.T @ B) * (A @ A.T)  # (Σr, Σr)
     return members @ products @ members.T
 
 
 def row_grams(deltas: Sequence[Factors]) -> Tensor:
     """Return the inner products of the k-th rows of all ΔW_i, for every k; (d_out, n, n), float64."""
-    B, A, members = _stack(deltas)
+    B, A, members = stacked(deltas)
     ranks = [delta.A.shape[0] for delta in deltas]
     parts = zip(torch.split(B, ranks, 1), torch.split(A @ A.T, ranks), strict=True)
     rows = [(own @ against) * B @ members.T for own, against in parts]
@@ -104,7 +104,7 @@ def factor_sum(deltas: Sequence[Factors], left: Sequence[float], right: Sequence
     return Factors(A, B, 1.0)
 
 
-def _stack(deltas: Sequence[Factors]) -> tuple[Tensor, Tensor, Tensor]:
+def stacked(deltas: Sequence[Factors]) -> tuple[Tensor, Tensor, Tensor]:
     """Return [s_1·B_1 …] (d_out, Σr), [A_1; …] (Σr, d_in), and which of the Σr are whose, (n, Σr) of 0 and 1."""
     B = torch.cat([delta.B * delta.scaling for delta in deltas], dim=1)
     A = torch.cat([delta.A for delta in deltas])
