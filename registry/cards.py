@@ -87,20 +87,23 @@ def merge_card(
     base_model: str,
     method: str,
     parents: list[dict[str, Any]],
+    license_: str,
+    warnings: list[str],
     recipe: str,
     report: dict[str, Any],
 ) -> bytes:
     """The card of a merged adapter: what went in, how, and what it cost.
 
-    `parents`: `{adapter, revision, weight, license}` each. `recipe`: the recipe as YAML.
+    `parents`: `{adapter, revision, weight, license}` each. `license_`: what covers theirs; "" where that is not known.
+    `warnings`: what to know of the licences. `recipe`: the recipe as YAML.
     """
-    licenses = sorted({parent["license"] for parent in parents if parent["license"]})
     matter = {"library_name": "peft", "base_model": base_model, "tags": ["lora", "merge", method]}
-    if len(licenses) == 1:
-        matter["license"] = licenses[0]
+    if license_:
+        matter["license"] = license_
     rows = "\n".join(
         f"| {p['adapter']} | `{p['revision']}` | {p['weight']:g} | {p['license'] or 'not stated'} |" for p in parents
     )
+    notes = "".join(f"\n> {warning}\n" for warning in warnings)
     return f"""---
 {yaml.safe_dump(matter, sort_keys=False)}---
 # {name}
@@ -110,7 +113,7 @@ Merge of {len(parents)} LoRA adapters of {base_model} by `{method}`, computed on
 | parent | revision | weight | licence |
 |---|---|---|---|
 {rows}
-
+{notes}
 Energy kept by the rank of this file: {report["energy_kept"]:.4f}; relative error {report["relative_error"]:.3g}.
 
 ```yaml

@@ -7,6 +7,7 @@ from lora.mergeable import merge_warnings
 from lora.recipe import known_rank
 from lora.recipe_reader import Flaw
 from lora.recipe_tree import Step
+from registry import licenses
 from registry.errors import AppError, NotMergeable
 from registry.merges import check_inputs, described_files, first_places
 from registry.models import Adapter, Revision
@@ -33,6 +34,7 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
         "inputs": _inputs(reading),
         "norms": [_norm(source) for source in _sources(reading)],
         "rank": known_rank(spec, files) if spec and files else None,
+        "license": licenses.suggest(revision.adapter.license for revision in reading.places.values()) or None,
     }
 
 
@@ -85,9 +87,7 @@ def _norm(source: Revision | Step[Revision] | None) -> float | None:
 
 def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
     adapters = [revision.adapter for revision in first_places(reading.places).values()]
-    if len(licenses := sorted({adapter.license or "none stated" for adapter in adapters})) > 1:
-        message = f"The inputs have different licences: {', '.join(licenses)}. Check that they allow a merge."
-        yield {"code": "mixed_licenses", "message": message}
+    yield from licenses.warnings({adapter.full_name: adapter.license for adapter in adapters})
     if reading.output is None:
         return
     private = [adapter.full_name for adapter in adapters if adapter.visibility == Adapter.Visibility.PRIVATE]

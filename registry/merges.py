@@ -16,7 +16,7 @@ from lora.layout import Layout
 from lora.merging import MergeInput as InputFile
 from lora.merging import check_mergeable
 from lora.recipe_tree import Step
-from registry import cards
+from registry import cards, licenses
 from registry.adapters import open_adapter, store_revision
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
 from registry.jobs import enqueue, renew
@@ -181,11 +181,14 @@ def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
         describe(parent.revision) | {"weight": parent.weight, "license": parent.revision.adapter.license}
         for parent in recipe.parents
     ]
+    stated = {parent["adapter"]: parent["license"] for parent in parents}
     return cards.merge_card(
         name=merge.output.get("name") or f"merge-{merge.pk}",
         base_model=merge.base_model,
         method=merge.method,
         parents=parents,
+        license_=licenses.suggest(parent["license"] for parent in parents),
+        warnings=[warning["message"] for warning in licenses.warnings(stated)],
         recipe=yaml.safe_dump(recipe.as_json(describe), sort_keys=False),
         report=artefact.report,
     )

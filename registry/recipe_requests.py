@@ -8,6 +8,7 @@ from lora.errors import LoraError
 from lora.recipe_documents import request_of
 from lora.recipe_reader import Draft, Flaw, RecipeReader
 from lora.recipe_tree import Step
+from registry import licenses
 from registry.adapters import open_adapter
 from registry.errors import AppError, BlobDamaged, Conflict, Invalid, NotMergeable, NotReady
 from registry.models import Revision
@@ -116,6 +117,7 @@ def read_recipe(user: Caller, payload: Any, resolve: Resolve) -> Reading:
         return reading
     reading.draft = reader.read_step(fields)
     reader.attempt("inputs", _check_bases, reader.places)
+    reader.attempt("inputs", _check_licenses, reader.places)
     if "base_model" in fields:
         reader.attempt("base_model", _check_stated_base, reader.places, fields["base_model"])
     reading.output = _read_output(reader, user, fields.get("output", {}), reading.draft.method)
@@ -144,6 +146,16 @@ def _check_bases(places: Mapping[str, Revision]) -> None:
                 for where, revision in others
             ]
         )
+
+
+def _check_licenses(places: Mapping[str, Revision]) -> None:
+    forbidden = [
+        (where, revision, "license_forbids", f"Its licence, {revision.adapter.license}, allows no derived works.")
+        for where, revision in places.items()
+        if licenses.forbids_merging(revision.adapter.license)
+    ]
+    if forbidden:
+        raise_not_mergeable(forbidden)
 
 
 def _check_stated_base(places: Mapping[str, Revision], stated: Any) -> None:

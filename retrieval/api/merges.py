@@ -99,6 +99,9 @@ MERGE_PREVIEW = inline_serializer(
             child=serializers.FloatField(allow_null=True), help_text="‖ΔW‖ of every input, without its weight"
         ),
         "rank": serializers.IntegerField(allow_null=True, help_text="of the file; null where the result decides"),
+        "license": serializers.CharField(
+            allow_null=True, help_text="that covers the inputs' licences; null where none is known to"
+        ),
     },
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.models import Adapter
-from tests.api.conftest import Api, stored
+from tests.api.conftest import Api, run_jobs, stored
 from tests.lora.factories import MODULES
 
 
@@ -151,7 +151,7 @@ def test_anyone_may_look_and_is_told_to_log_in(ada, bob, anyone, two, adapter_fi
     assert [warning["code"] for warning in body["warnings"]] == ["not_authenticated"]
 
 
-def test_warnings_name_licences_private_parents_and_a_taken_name(ada, two, adapter_files):
+def test_warnings_name_private_parents_and_a_taken_name(ada, two, adapter_files):
     ada.ready("ada/secret", adapter_files(seed=3), visibility="private", license="apache-2.0")
     recipe = {
         "method": "weighted_sum",
@@ -160,7 +160,8 @@ def test_warnings_name_licences_private_parents_and_a_taken_name(ada, two, adapt
     }
     body = preview(ada, recipe)
     assert body["mergeable"]
-    assert [warning["code"] for warning in body["warnings"]] == ["mixed_licenses", "private_parent", "new_revision"]
+    assert body["license"] == "apache-2.0"
+    assert [warning["code"] for warning in body["warnings"]] == ["private_parent", "new_revision"]
     Adapter.objects.filter(full_name="ada/one").update(yanked_at="2026-01-01T00:00:00Z")
     assert ("output.name", "conflict") in places(preview(ada, recipe))
 
@@ -181,3 +182,30 @@ def test_nonsense_is_a_problem_and_not_a_crash(anyone, body):
     assert answer.status_code in (200, 400)
     if answer.status_code == 200:
         assert not answer.json()["mergeable"]
+
+
+def test_licences_are_compared_and_the_merge_bears_what_covers_them(ada, two, adapter_files):
+    terms = {"free": "gpl-3.0", "paid": "cc-by-nc-4.0", "frozen": "cc-by-nd-4.0"}
+    for seed, (name, stated) in enumerate(terms.items(), 3):
+        ada.ready(f"ada/{name}", adapter_files(seed=seed), license=stated)
+    recipe = {"method": "weighted_sum", "inputs": [two[0], {"adapter": "ada/free"}]}
+    assert preview(ada, recipe)["license"] == "gpl-3.0"
+    ada.post("/merges/", recipe | {"output": {"name": "ada/both"}})
+    run_jobs()
+    assert ada.get("/adapters/ada/both/").json()["license"] == "gpl-3.0"
+
+    clash = recipe | {"inputs": [*recipe["inputs"], {"adapter": "ada/paid"}], "output": {"name": "ada/clash"}}
+    body = preview(ada, clash)
+    assert (body["mergeable"], body["license"]) == (True, None)
+    assert [warning["code"] for warning in body["warnings"]] == ["license_conflict"]
+    ada.post("/merges/", clash)
+    run_jobs()
+    card = b"".join(ada.get("/adapters/ada/clash/files/README.md").streaming_content).decode()
+    assert "ada/free is under gpl-3.0 and ada/paid under cc-by-nc-4.0" in card
+    assert ada.get("/adapters/ada/clash/").json()["license"] == ""
+
+    inner = {"method": "weighted_sum", "inputs": [two[0], {"adapter": "ada/frozen"}]}
+    nested = {"method": "weighted_sum", "inputs": [{"recipe": inner}]}
+    assert places(preview(ada, nested)) == [("inputs[0].recipe.inputs[1]", "license_forbids")]
+    refusal = ada.post("/merges/", nested)
+    assert (refusal.status_code, refusal.json()["detail"]["inputs"][0]["code"]) == (422, "license_forbids")
