@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
 
 from registry.changes import next_seq
@@ -161,3 +162,5 @@ def _warm_up() -> None:
     except Exception:
         # The query that follows meets the same error and reports it.
         logger.warning("The encoder could not be loaded ahead of a query", exc_info=True)
+    finally:
+        connection.close()

@@ -139,15 +139,17 @@ def _lease_kept(job: Job) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(settings.JOB_LEASE_S / 4):
-            try:
-                jobs.renew(job)
-            except jobs.LeaseLost:
-                return
-            except DATABASE_AWAY as error:
-                logger.warning("Job %s: lease not renewed, trying again: %s", job.pk, error)
-                connection.close()
-        connection.close()
+        try:
+            while not done.wait(settings.JOB_LEASE_S / 4):
+                try:
+                    jobs.renew(job)
+                except DATABASE_AWAY as error:
+                    logger.warning("Job %s: lease not renewed, trying again: %s", job.pk, error)
+                    connection.close()
+        except jobs.LeaseLost:
+            pass
+        finally:
+            connection.close()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(renew,), name=f"lease-{job.pk}", daemon=True)
     thread.start()

@@ -1,6 +1,7 @@
 """How a job ends when its handler does not succeed."""
 
 import errno
+import threading
 from unittest.mock import Mock
 
 import pytest
@@ -85,3 +86,18 @@ def test_the_end_of_a_job_waits_for_the_database(failing, monkeypatch):
     monkeypatch.setattr(runner, "connection", Mock())
     assert failing(Conflict("It was yanked.")).status == "failed"
     assert len(calls) == 3
+
+
+def test_a_lost_lease_leaves_no_connection_open(monkeypatch, settings):
+    settings.JOB_LEASE_S = 0.04
+    asked = threading.Event()
+
+    def renew(job):
+        asked.set()
+        raise jobs.LeaseLost
+
+    monkeypatch.setattr(jobs, "renew", renew)
+    monkeypatch.setattr(runner, "connection", Mock())
+    with runner._lease_kept(Job.objects.create(kind="snapshot")):
+        assert asked.wait(10)
+    assert runner.connection.close.called
