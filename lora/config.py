@@ -29,7 +29,7 @@ class LoraConfig:
     Attributes:
         r, lora_alpha: the defaults; `rank_of` and `scaling_of` answer for a module.
         target_modules, exclude_modules: names, or one regex, or None. Other tools evaluate the regex.
-        trainable_token_indices: how many there are.
+        trainable_token_indices: ids of tokens by the embedding that they are rows of, "" where it is not named.
         init_lora_weights: as given. "pissa", "olora", "corda" and "lora_ga" changed the base in training.
         variants: keys in use that make the change of weights something else than s·B·A, such as `use_qalora`.
         base_model: id, or None where the file has none or names a folder on the contributor's machine.
@@ -52,7 +52,7 @@ class LoraConfig:
     lora_bias: bool = False
     modules_to_save: tuple[str, ...] = ()
     layer_replication: tuple[tuple[int, int], ...] = ()
-    trainable_token_indices: int = 0
+    trainable_token_indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     init_lora_weights: bool | str = True
     variants: tuple[str, ...] = ()
     task_type: str | None = None
@@ -107,7 +107,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "lora_bias": values.flag,
     "modules_to_save": values.module_names,
     "layer_replication": values.replications,
-    "trainable_token_indices": values.token_count,
+    "trainable_token_indices": values.token_ids,
     "init_lora_weights": values.init,
     "task_type": values.task_type,
     "base_model_name_or_path": values.base_model,

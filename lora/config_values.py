@@ -165,11 +165,12 @@ def replications(value: object) -> tuple[tuple[int, int], ...]:
     return tuple((read(first), read(last)) for first, last in pairs)
 
 
-def token_count(value: object) -> int:
-    """Return how many tokens `trainable_token_indices` names, in either of its two forms."""
+def token_ids(value: object) -> Mapping[str, tuple[int, ...]]:
+    """Return layer → ids of the tokens of `trainable_token_indices`; a bare list is that of the layer ""."""
     read = integer(0, 2**31)
-    lists = list(value.values()) if isinstance(value, dict) else [value]
-    return sum(len([read(item) for item in _items(items)]) for items in lists)
+    by_layer = value if isinstance(value, dict) else {"": value}
+    found = {layer: tuple(read(item) for item in _items(items)) for layer, items in by_layer.items()}
+    return {layer: ids for layer, ids in found.items() if ids}
 
 
 def pattern_of(read: Callable[[object], Any]) -> Callable[[object], Mapping[str, Any]]:

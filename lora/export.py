@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +102,9 @@ def _whole(file: AdapterFile) -> Iterator[WholeTensor]:
             bias = file.tensor(module.bias_name).double() * module.scaling
             name = f"{PREFIX}{module.path}.lora_B.bias"
             yield WholeTensor(name, "F32", (module.d_out,), bias.float().reshape(-1).clone)
-    for name, tensor in sorted(file.layout.extra.items()):
+    for name in sorted(file.layout.extra):
         if ".base_layer." not in name or name.endswith(".bias"):
-            yield WholeTensor(name, tensor.dtype, tensor.shape, partial(file.tensor, name))
+            yield file.whole(name)
 
 
 def _config(config: LoraConfig, layout: Layout, base_model: str | None) -> dict[str, Any]:

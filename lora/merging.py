@@ -11,15 +11,21 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lora import VERSION
-from lora.algebra import Spectrum, gram, low_rank_spectrum, one_thread
+from lora.algebra import Spectrum, low_rank_spectrum, one_thread
+from lora.base import Base
+from lora.dora import dora_warning, is_dora, to_plain
 from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import LoraError
 from lora.lazy_torch import torch
-from lora.merge_report import MergeReport, merge_report
+from lora.merge_report import Measurements, MergeReport, merge_report
 from lora.mergeable import check_fit, check_mergeable
 from lora.merges import MERGES, Merged, Module, Stacked
 from lora.recipe import MergeInput, OutputSpec, check_rank_mode, known_rank, resolve_weights
+from lora.runtime.adapted import AdaptedModel
+from lora.runtime.probe import Probe, RunningBase
 from lora.weights import AdapterFile, Factors, common_dtype, write_adapter
+from lora.whole import coefficients
+from lora.whole_merge import merge_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +43,7 @@ __all__ = [
 ]
 
 ENGINE_VERSION = VERSION  # part of the recipe hash
+DORA_OVERSAMPLE = 2
 
 
 class MergeCancelled(LoraError):
@@ -56,6 +63,8 @@ def merge(
     progress: Callable[[float], None] = lambda fraction: None,
     cancelled: Callable[[], bool] = lambda: False,
     device: str = "cpu",
+    base: Base | None = None,
+    running: RunningBase | None = None,
 ) -> MergeReport:
     """Merge adapters into `adapter_model.safetensors` and `adapter_config.json` in a folder.
 
@@ -70,31 +79,41 @@ def merge(
         progress: called with a fraction in [0, 1] after every module.
         cancelled: asked before every module.
         device: where torch computes; every module is moved there, and its result back.
-    Returns: `{energy_kept, relative_error, per_module, interference, warnings}`. The errors are those of the
-        truncation; rounding to the output's dtype comes on top. `norm_in` is without weights.
-        `interference.cosine[i][j]` is the cosine of the whole ΔWᵢ and ΔWⱼ, 0 where one of them is zero.
+        base: the base's weights; without them DoRA adapters are refused, and biases that do not average out.
+        running: the base in memory, for methods that need "base_model"; the report then has `found`, what they found
+            out with it, such as `found.weights`.
+    Returns: `{energy_kept, relative_error, norms, contributions, by_layer, energy, per_module, interference, warnings}`,
+        see `lora.merge_report`. The errors are those of the truncation; rounding to the output's dtype comes on top.
+        `norm_in` is without weights. `interference` compares the inputs as they are, see `Interference.as_json`.
     Raises:
         InvalidParams, UnknownMethod, NotMergeable: the recipe is refused.
+        BaseNotHere: the method needs the base in memory.
         MergeCancelled: `cancelled` said so.
     """
-    run, parsed = MERGES.get(method).run, MERGES.parse(method, params)
-    check_mergeable(inputs)
-    check_fit(method, inputs)
-    check_rank_mode(method, output)
+    parsed = MERGES.parse(method, params)
+    check_mergeable(inputs, base_at_hand=base is not None)
     weights = resolve_weights(method, [item.weight for item in inputs])
+    summed = coefficients(MERGES.get(method).traits, parsed, weights)
+    check_fit(method, inputs, summed, base)
+    check_rank_mode(method, output)
     bound = known_rank(output, inputs)
-    with (
-        _Modules(inputs, weights, bound, cancelled, device) as modules,
-        tempfile.TemporaryFile(dir=folder) as file,
-    ):
-        spool = _Spool(file)
-        products: list[Tensor] = []
-        for module, merged in run(modules, parsed):
+    with ExitStack() as stack:
+        files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in inputs]
+        dtype = output.dtype or common_dtype(files)
+        plain, noted = _plain_inputs(inputs, base, bound, folder, stack)
+        modules = stack.enter_context(_Modules(plain, weights, bound, cancelled, device))
+        whole = merge_whole(plain, modules.files, summed, base, dtype)
+        spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+        measured = Measurements(modules.n)
+        if running is not None and "base_model" in MERGES.get(method).needs:
+            adapted = stack.enter_context(AdaptedModel(running.model, modules.files))
+            modules.probe = Probe(running, adapted, plain, weights, modules.check_wanted)
+        for module, merged in MERGES.get(method).run(modules, parsed):
             spectrum = _spectrum(merged, bound)
             A, B = _side_by_side(merged.terms) if isinstance(merged, Stacked) else (spectrum.A, spectrum.B)
             spool.append(module, A, B, spectrum)
-            products.append(_gram_of_all(module, modules.n))
-            progress(0.95 * len(products) / len(modules))
+            measured.add(module, spectrum)
+            progress(0.95 * len(spool.layouts) / len(modules))
         modules.check_complete(spool.layouts)
         rank = bound or _needed_rank(output, spool)
         write_adapter(
@@ -102,12 +121,34 @@ def merge(
             spool.layouts,
             spool.factors(rank),
             rank=rank,
-            dtype=output.dtype or modules.dtype,
-            config=_inherited_config(inputs),
+            dtype=dtype,
+            config=_inherited_config(inputs) | whole.config,
             metadata=metadata,
+            whole=whole.tensors,
         )
     progress(1.0)
-    return merge_report(inputs, spool.layouts, spool.spectra, products, rank)
+    report = merge_report(inputs, measured, spool.spectra, rank, noted + whole.warnings)
+    return report | ({"found": modules.probe.found} if modules.probe else {})
+
+
+def _plain_inputs(
+    inputs: Sequence[MergeInput], base: Base | None, bound: int | None, folder: Path, stack: ExitStack
+) -> tuple[list[MergeInput], list[dict[str, str]]]:
+    """Return the inputs with DoRA adapters converted to plain ones, and what that lost.
+
+    They get twice the rank of the output, so that what is cut off before the merge is small beside what is cut after.
+    """
+    plain, warnings = list(inputs), []
+    for index, item in enumerate(inputs):
+        if base is not None and is_dora(item):
+            shapes = item.layout.modules.values()
+            wanted = DORA_OVERSAMPLE * (bound or max(module.rank for module in shapes))
+            rank = min(wanted, max(min(module.d_in, module.d_out) for module in shapes))
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+            converted = to_plain(item, index, base, rank, scratch)
+            plain[index] = converted.item
+            warnings.append(dora_warning(converted, rank))
+    return plain, warnings
 
 
 class _Modules:
@@ -123,8 +164,9 @@ class _Modules:
     ) -> None:
         self.n = len(inputs)
         self.rank = rank
+        self.probe: Probe | None = None
         self._digests = [item.digest for item in inputs]
-        self._files = [AdapterFile(item.weights_path, item.layout) for item in inputs]
+        self.files = [AdapterFile(item.weights_path, item.layout) for item in inputs]
         self._weights = weights
         self._cancelled = cancelled
         self._device = device
@@ -135,7 +177,7 @@ class _Modules:
                 self._layouts.setdefault(path, layout)
 
     def __enter__(self) -> Self:
-        for file in self._files:
+        for file in self.files:
             self._stack.enter_context(file)
         return self
 
@@ -150,24 +192,23 @@ class _Modules:
         if [layout.path for layout in layouts] != sorted(self._layouts):
             raise RuntimeError("The merge method did not yield every module once, in the order it got them.")
 
+    def check_wanted(self) -> None:
+        """Raises: MergeCancelled."""
+        if self._cancelled():
+            raise MergeCancelled("The merge was cancelled.")
+
     def __iter__(self) -> Iterator[Module]:
         for path in sorted(self._layouts):
-            if self._cancelled():
-                raise MergeCancelled("The merge was cancelled.")
-            owners = tuple(i for i, file in enumerate(self._files) if path in file.layout.modules)
+            self.check_wanted()
+            owners = tuple(i for i, file in enumerate(self.files) if path in file.layout.modules)
             deltas = tuple(self._factors(i, path) for i in owners)
             weights = tuple(self._weights[i] for i in owners)
             digests = tuple(self._digests[i] for i in owners)
             yield Module(self._layouts[path], owners, deltas, weights, digests)
 
     def _factors(self, i: int, path: str) -> Factors:
-        stored = self._files[i].factors(path, torch.float64)
+        stored = self.files[i].factors(path, torch.float64)
         return Factors(stored.A.to(self._device), stored.B.to(self._device), stored.scaling)
-
-    @property
-    def dtype(self) -> str:
-        """The narrowest of our output dtypes that holds every input."""
-        return common_dtype(self._files)
 
 
 class _Spool:
@@ -220,15 +261,6 @@ def _needed_rank(output: OutputSpec, spool: _Spool) -> int:
         reached = sigma.square().cumsum(0)
         ranks.append(min(int((reached < wanted).sum()) + 1, len(sigma)))
     return max(ranks)
-
-
-def _gram_of_all(module: Module, n: int) -> Tensor:
-    """Return ⟨ΔWᵢ, ΔWⱼ⟩ of this module over all inputs, zero where one lacks it; (n, n), float64."""
-    products = torch.zeros(n, n, dtype=torch.float64)
-    owners = torch.tensor(module.inputs)
-    with one_thread():
-        products[owners[:, None], owners] = gram(module.deltas).cpu()
-    return products
 
 
 def _inherited_config(inputs: Sequence[MergeInput]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -108,6 +109,11 @@ class AdapterFile:
         """Return any tensor by its name in the file; a view of the mapped file: never write to it."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
+
+    def whole(self, name: str) -> WholeTensor:
+        """Return a tensor that is no factor as it is, to be written elsewhere while this file is open."""
+        info = self.layout.extra[name]
+        return WholeTensor(name, info.dtype, info.shape, partial(self.tensor, name))
 
     @property
     def dtype(self) -> torch.dtype:

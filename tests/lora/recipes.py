@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lora.base import Base
 from lora.config import parse_config
 from lora.header import read_header
 from lora.layout import read_layout
@@ -28,6 +29,7 @@ def run_merge(
     params: dict[str, Any] | None = None,
     weights: Sequence[float] | None = None,
     output: OutputSpec | None = None,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Merge the adapters in `folders` into `out`, which is created; return the report."""
     out.mkdir(parents=True)
@@ -35,4 +37,4 @@ def run_merge(
         merge_input(folder, weight) for folder, weight in zip(folders, weights or [None] * len(folders), strict=True)
     ]
     spec = output or OutputSpec()
-    return merge(method, params or {}, inputs, spec, out, metadata={"recipe": "test"})
+    return merge(method, params or {}, inputs, spec, out, metadata={"recipe": "test"}, base=base)
