@@ -189,7 +189,22 @@ def _checked(item: Field[Any], hint: Any, value: Any) -> Any:
             return int(_within(item, value))
         elif option in (bool, str, type(None)) and type(value) is option:
             return value
+        elif typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            return _items(item.name, typing.get_args(option)[0], value)
     raise InvalidParams(f"{item.name} must be {_expected(hint)}, not {_show(value)}.")
+
+
+def _items(name: str, kind: Any, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Read a list, whose items are of a class that has `schema`, `max_items` and `from_json`, as `Example` has."""
+    if len(values) > kind.max_items:
+        raise InvalidParams(f"{name} has {len(values)} items; at most {kind.max_items}.")
+    items = []
+    for index, value in enumerate(values):
+        try:
+            items.append(kind.from_json(value))
+        except ValueError as error:
+            raise InvalidParams(f"{name}[{index}] {error}.") from error
+    return tuple(items)
 
 
 def _within(item: Field[Any], value: float) -> float:
@@ -208,7 +223,9 @@ def _within(item: Field[Any], value: float) -> float:
 def _expected(hint: Any) -> str:
     words = []
     for option in _alternatives(hint):
-        if typing.get_origin(option) is Literal:
+        if typing.get_origin(option) is tuple:
+            words.append("a list")
+        elif typing.get_origin(option) is Literal:
             words += [repr(choice) for choice in typing.get_args(option)]
         else:
             words.append(_JSON_TYPES[option])
@@ -229,6 +246,10 @@ def _schema(params: type) -> dict[str, Any]:
 
 def _property(item: Field[Any], hint: Any) -> dict[str, Any]:
     options = _alternatives(hint)
+    if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
+        shape = {"type": "array", "maxItems": kind.max_items, "items": kind.schema, "default": []}
+        return {**shape, **item.metadata["schema"]}
     choices = [choice for option in options for choice in typing.get_args(option)]
     kinds = ["string" if typing.get_origin(option) is Literal else _JSON_TYPES[option] for option in options]
     schema: dict[str, Any] = {"type": kinds[0] if len(kinds) == 1 else kinds}

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lora.config import LoraConfig
 from lora.errors import InvalidParams
+from lora.examples import Example
 from lora.layout import Layout
 from lora.merges import MERGES
 from lora.weights import SAFETENSORS_DTYPES
@@ -26,6 +27,7 @@ class MergeInput:
         weight: as the recipe gives it; None is the method's default.
         name: "owner/name", for messages.
         digest: sha256 of the weights file, hex: what the random masks of this input are drawn from.
+        samples: what the adapter is for, shown; only methods that run the base look at them.
     """
 
     weights_path: Path
@@ -34,6 +36,7 @@ class MergeInput:
     weight: float | None
     name: str
     digest: str
+    samples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)

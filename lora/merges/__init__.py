@@ -27,6 +27,7 @@ from lora.catalogue import Catalogue
 if TYPE_CHECKING:
     from lora.elementwise import Elementwise
     from lora.layout import ModuleLayout
+    from lora.runtime.probe import Probe
     from lora.weights import Factors
 
 MERGES = Catalogue("merge method", __name__)
@@ -84,6 +85,7 @@ class Modules(Protocol):
 
     n: int  # number of inputs
     rank: int | None  # of the output, where it is known before the result; None: as much as there is
+    probe: Probe | None  # the base with the inputs on top, for methods that need it and where it is at hand
 
     def __iter__(self) -> Iterator[Module]:
         """Yield every module."""

@@ -1,0 +1,237 @@
+"""What data-driven merges ask of the base with their inputs on top: losses, entropies, inputs of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lora.catalogue import param
+from lora.errors import InputProblem, LoraError, NotMergeable
+from lora.examples import MAX_EXAMPLES, Example, drawn, in_turns
+from lora.lazy_torch import torch
+from lora.runtime.adapted import AdaptedModel, Coefficients
+from lora.runtime.text import LINE, PROMPT, Batch, Tokens, batches
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lora.recipe import MergeInput
+
+GRAM_BYTES = 2**30  # of one pass; a base whose modules need more is run several times
+PROMPT_CHARS = 2000
+
+
+class BaseNotHere(LoraError):
+    """What is asked for runs the base model, and it is not at hand."""
+
+    code = "base_not_here"
+
+
+@dataclass(frozen=True)
+class SampleParams:
+    """Parameters of methods that look at samples of the inputs."""
+
+    samples: int = param(64, "how many samples of each input are looked at", minimum=1, maximum=MAX_EXAMPLES)
+    seed: int = param(0, "which samples, where an input has more", minimum=0, maximum=2**32 - 1)
+    prompt: str = param(PROMPT, "what the model is asked, with {line} for a sample's input")
+
+    def __post_init__(self) -> None:
+        if LINE not in self.prompt or len(self.prompt) > PROMPT_CHARS:
+            raise ValueError(f"prompt must have {LINE} in it, and at most {PROMPT_CHARS} characters.")
+
+
+@dataclass(frozen=True)
+class ExampleParams(SampleParams):
+    """Parameters of methods that judge weights by examples of a task."""
+
+    samples: int = param(16, "how many samples of each input, without examples", minimum=1, maximum=MAX_EXAMPLES)
+    examples: tuple[Example, ...] = param((), "lines of the task, {input, output}; without any the inputs' own samples")
+
+
+@dataclass(frozen=True)
+class RunningBase:
+    """A base model in memory.
+
+    Attributes:
+        model: what the adapters' paths are relative to.
+        logits: runs it; token ids (b, t) → (b, t, vocabulary).
+        progress: called with a fraction in [0, 1] while it is run. It may raise, which is how the work is stopped.
+    """
+
+    model: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    tokens: Tokens
+    progress: Callable[[float], None] = lambda fraction: None
+
+
+@dataclass(frozen=True)
+class View:
+    """What is looked at of all that goes into a module.
+
+    Attributes:
+        project: (d_in, width), float64: x·project instead of x, which is all that an embedding allows; or None.
+    """
+
+    path: str
+    width: int
+    project: Tensor | None = None
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return what is looked at of x, (tokens, d_in) or ids (tokens,), as (tokens, width) float64."""
+        if self.project is None:
+            return x.double()
+        project = self.project.to(x.device)
+        return x.double() @ project if x.is_floating_point() else torch.nn.functional.embedding(x, project)
+
+
+@dataclass
+class Probe:
+    """The base with the inputs of one recipe on top.
+
+    Attributes:
+        inputs: of the recipe, in order.
+        weights: as the method applies them.
+        found: what the method has found out, for the report.
+    """
+
+    base: RunningBase
+    adapted: AdaptedModel
+    inputs: Sequence[MergeInput]
+    weights: Sequence[float]
+    check: Callable[[], None] = lambda: None
+    found: dict[str, Any] = field(default_factory=dict)
+    _fraction: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """How many inputs there are."""
+        return self.adapted.n
+
+    def advance(self, fraction: float) -> None:
+        """Tell how much of what has to be run was run."""
+        self._fraction = fraction
+        self._tick()
+
+    def task(self, params: ExampleParams, *, labelled: bool) -> list[Batch]:
+        """Return the examples to judge by: those of the recipe, or the inputs' own samples, each input's in turn.
+
+        Raises: NotMergeable, LoraError: an example has no output and `labelled` wants one; there are no samples.
+        """
+        chosen: Sequence[Example] = params.examples
+        if not chosen:
+            own = [self._samples(index, params, labelled=labelled) for index in range(self.n)]
+            chosen = in_turns(own, MAX_EXAMPLES)
+        if labelled and any(not example.output for example in chosen):
+            raise LoraError("Every one of params.examples needs an output, which the search compares with.")
+        if not labelled:
+            chosen = [Example(example.input) for example in chosen]
+        return self._batches(chosen, params)
+
+    def loss(self, task: Sequence[Batch], coefficients: Coefficients | None) -> float:
+        """Return the mean over the examples of −log p per token of the answer."""
+        return self._mean_loss(task, coefficients, of_answer=True)
+
+    def surprise(self, task: Sequence[Batch], coefficients: Coefficients | None) -> float:
+        """Return the same of the prompts: the logarithm of their perplexity."""
+        return self._mean_loss(task, coefficients, of_answer=False)
+
+    def entropies(self, task: Sequence[Batch], coefficients: Coefficients) -> Iterator[Tensor]:
+        """Yield terms whose sum is the mean entropy of what the model would say first, with their gradients."""
+        total = sum(len(batch.ids) for batch in task)
+        for batch in task:
+            logs = self._logits(batch, coefficients)[:, -1].float().log_softmax(-1)
+            yield -(logs.exp() * logs).sum() / total
+
+    def grams(self, views: Iterable[View], params: SampleParams) -> Iterator[list[Tensor]]:
+        """Yield Σ x·xᵀ over all tokens of each input's own samples, with that input on the base, in order of the views.
+
+        Answers that are known stand behind their prompts. One pass collects what fits into `GRAM_BYTES`.
+
+        Returns: for every view one matrix (width, width) per input, float64.
+        Raises: NotMergeable: an input has no samples.
+        """
+        tasks = [self._batches(self._samples(index, params), params) for index in range(self.n)]
+        for part in _parts(views, self.n):
+            yield from self._collect(part, tasks)
+
+    def _collect(self, views: Sequence[View], tasks: Sequence[list[Batch]]) -> Iterator[list[Tensor]]:
+        by_path = {view.path: view for view in views}
+        device = next(self.base.model.parameters()).device
+        sums = {
+            view.path: torch.zeros(self.n, view.width, view.width, dtype=torch.float64, device=device) for view in views
+        }
+        for index, task in enumerate(tasks):
+
+            def visit(path: str, x: Tensor, index: int = index) -> None:
+                seen = by_path[path].of(x)
+                sums[path][index] += seen.T @ seen
+
+            with self.adapted.watching(list(by_path), visit), torch.no_grad():
+                for batch in task:
+                    self._logits(batch, self.adapted.one(index))
+        for view in views:
+            yield list(sums.pop(view.path))
+
+    def _mean_loss(self, task: Sequence[Batch], coefficients: Coefficients | None, *, of_answer: bool) -> float:
+        total = 0.0
+        with torch.no_grad():
+            for batch in task:
+                logits = self._logits(batch, coefficients)[:, :-1].float()
+                wanted = batch.ids[:, 1:].to(logits.device)
+                losses = torch.nn.functional.cross_entropy(logits.mT, wanted, reduction="none")
+                counted = (batch.is_answer if of_answer else ~batch.is_answer)[:, 1:].to(losses)
+                total += float(((losses * counted).sum(1) / counted.sum(1).clamp_min(1)).sum())
+        return total / sum(len(batch.ids) for batch in task)
+
+    def _logits(self, batch: Batch, coefficients: Coefficients | None) -> Tensor:
+        self._tick()
+        self.adapted.coefficients = coefficients
+        return self.base.logits(batch.ids.to(next(self.base.model.parameters()).device))
+
+    def _tick(self) -> None:
+        self.check()
+        self.base.progress(self._fraction)
+
+    def _samples(self, index: int, params: SampleParams, *, labelled: bool = False) -> list[Example]:
+        item = self.inputs[index]
+        usable = [sample for sample in item.samples if sample.output or not labelled]
+        if not usable:
+            text = "has no samples with outputs; give examples in params" if labelled else "has no samples"
+            problem = InputProblem(index, "no_labels" if labelled else "no_samples", f"{item.name} {text}.")
+            raise NotMergeable([problem])
+        return drawn(usable, params.samples, params.seed)
+
+    def _batches(self, examples: Sequence[Example], params: SampleParams) -> list[Batch]:
+        return batches(examples, self.base.tokens, params.prompt)
+
+
+def _parts(views: Iterable[View], n: int) -> Iterator[list[View]]:
+    """Cut views into parts whose matrices fit into `GRAM_BYTES`, at least one view in each."""
+    part: list[View] = []
+    used = 0
+    for view in views:
+        needed = n * view.width**2 * 8
+        if part and used + needed > GRAM_BYTES:
+            yield part
+            part, used = [], 0
+        part.append(view)
+        used += needed
+    if part:
+        yield part
+
+
+class HasProbe(Protocol):
+    """What may have a probe: the modules of a recipe."""
+
+    probe: Probe | None
+
+
+def probe_of(modules: HasProbe, method: str) -> Probe:
+    """Return the probe of a recipe's modules. Raises: BaseNotHere: nobody has brought the base model."""
+    if modules.probe is None:
+        raise BaseNotHere(
+            f"{method} runs the base model, which is not at hand here. Have its folder under BASE_MODELS_DIR of a "
+            "worker, or take a method that needs weights alone."
+        )
+    return modules.probe

@@ -1,0 +1,78 @@
+"""Examples as tokens: prompts in front, answers behind, in batches of one length so that nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora.examples import Example
+from lora.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH_TOKENS = 512  # the logits of a vocabulary of 50,000 are 100 MB then
+MAX_TOKENS = 1024  # of an example; beyond that the beginning of its prompt is cut off
+LINE = "{line}"
+PROMPT = "{line}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How a tokenizer turns text into ids.
+
+    Attributes:
+        prompt: of the beginning of a text, with the marks that a model expects there.
+        answer: of what follows, without any.
+        end: what ends an answer; None where the tokenizer has no such token.
+    """
+
+    prompt: Callable[[str], list[int]]
+    answer: Callable[[str], list[int]]
+    end: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples with equally many tokens.
+
+    Attributes:
+        ids: (b, t).
+        is_answer: (b, t) of bool: which tokens a model has to find.
+        prompts: how many tokens of each are the prompt, (b,).
+    """
+
+    ids: Tensor
+    is_answer: Tensor
+    prompts: Tensor
+
+
+def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Batch]:
+    """Encode examples; those without an output are prompts alone.
+
+    Without padding an example's numbers do not depend on what it is computed with, and no mask is needed anywhere.
+
+    Args:
+        prompt: what a model is asked, with `{line}` for an example's input. A space stands before the answer.
+    """
+    by_length: dict[int, list[tuple[list[int], int]]] = {}
+    for example in examples:
+        question = tokens.prompt(prompt.replace(LINE, example.input))
+        answer = [] if example.output is None else tokens.answer(" " + example.output)
+        if example.output is not None and tokens.end is not None:
+            answer.append(tokens.end)
+        answer = answer[: MAX_TOKENS - 1]
+        question = question[-(MAX_TOKENS - len(answer)) :]
+        by_length.setdefault(len(question) + len(answer), []).append((question + answer, len(question)))
+    encoded = []
+    for length, rows in sorted(by_length.items()):
+        size = max(1, BATCH_TOKENS // length)
+        encoded += [_batch(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return encoded
+
+
+def _batch(rows: Sequence[tuple[list[int], int]]) -> Batch:
+    ids = torch.tensor([ids for ids, _ in rows])
+    prompts = torch.tensor([prompt for _, prompt in rows])
+    return Batch(ids, torch.arange(ids.shape[1]) >= prompts[:, None], prompts)
