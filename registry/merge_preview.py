@@ -24,7 +24,7 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
     places = _comparable(reading)
     files = described_files(places.values())
     if files:
-        reading.check(check_inputs, places, files)
+        reading.check(check_inputs, places, files, None if reading.flaws else reading.draft.step)
     spec = reading.output.spec if reading.output else None
     problems = [problem for flaw in reading.flaws for problem in _problems(flaw)]
     return {

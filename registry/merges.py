@@ -13,8 +13,8 @@ from django.db.models import prefetch_related_objects
 from lora.config import LoraConfig
 from lora.errors import NotMergeable
 from lora.layout import Layout
+from lora.mergeable import check_mergeable, check_ranks
 from lora.merging import MergeInput as InputFile
-from lora.merging import check_mergeable
 from lora.recipe_tree import Step
 from registry import cards, licenses
 from registry.adapters import open_adapter, store_revision
@@ -36,7 +36,7 @@ def request_merge(user: AbstractBaseUser, recipe: Recipe) -> tuple[Merge, Job]:
     A merge whose last job failed or was cancelled gets a new job. Raises: NotMergeable (registry's).
     """
     places = first_places(recipe.places)
-    check_inputs(places, described_files(places.values()))
+    check_inputs(places, described_files(places.values()), recipe.step)
     with transaction.atomic():
         merge, created = Merge.objects.get_or_create(
             owner_id=user.pk,
@@ -114,15 +114,19 @@ def first_places(places: Mapping[str, Revision]) -> dict[str, Revision]:
     return {where: places[where] for where in known.values()}
 
 
-def check_inputs(places: Mapping[str, Revision], files: list[InputFile]) -> None:
+def check_inputs(places: Mapping[str, Revision], files: list[InputFile], step: Step[Revision] | None = None) -> None:
     """Refuse what the engine cannot merge. Raises: NotMergeable (registry's, with the adapters' names).
 
     Args:
         places: by place in the request, each revision once.
         files: of the revisions, in the same order.
+        step: the recipe over them, where nothing in it was refused before.
     """
+    known = {revision.pk: file for revision, file in zip(places.values(), files, strict=True)}
     try:
         check_mergeable(files)
+        if step is not None:
+            check_ranks(step.map(lambda revision: known[revision.pk]), files)
     except NotMergeable as error:
         named = list(places.items())
         raise_not_mergeable([(*named[item.index], item.code, item.message) for item in error.inputs])

@@ -69,6 +69,16 @@ def test_the_recipes_of_the_howto_can_be_merged(ada, adapter_files):
         assert preview(ada, json.loads(own))["mergeable"]
 
 
+def test_methods_that_add_factors_refuse_other_ranks_wherever_they_stand_in_a_recipe(ada, two, adapter_files):
+    factors = {"method": "peft_linear", "inputs": two}
+    assert places(preview(ada, factors)) == [("inputs[1]", "different_ranks")]
+    assert ada.post("/merges/", factors).json()["code"] == "not_mergeable"
+    inner = {"method": "ties", "inputs": [{"adapter": "ada/one"}, {"recipe": factors}]}
+    assert places(preview(ada, inner)) == [("inputs[1].recipe.inputs[1]", "different_ranks")]
+    outer = {"method": "peft_linear", "inputs": [two[0], {"recipe": {"method": "svd", "inputs": two}}]}
+    assert preview(ada, outer)["mergeable"]  # the rank of what is merged first is not known yet
+
+
 def test_a_method_for_two_refuses_a_third(ada, two, adapter_files):
     ada.ready("ada/three", adapter_files(seed=3))
     body = preview(ada, {"method": "slerp", "inputs": [*two, {"adapter": "ada/three", "weight": 1}]})

@@ -49,7 +49,7 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
         tree = local_files(recipe, stack)
         files = {leaf.where: leaf.source for leaf in tree.leaves}
         places = first_places(recipe.places)
-        check_inputs(places, [files[where] for where in places])
+        check_inputs(places, [files[where] for where in places], recipe.step)
         report = merge_recipe(
             tree,
             recipe.output.spec,
