@@ -4,39 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lora.base import Base
+from lora.binding import listed
 from lora.config import BASE_CHANGING_INITS
+from lora.dora import is_dora
 from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.layout import ModuleLayout
 from lora.merges import MERGES
 from lora.recipe import MergeInput
 from lora.recipe_tree import Step
+from lora.whole import (
+    TOKENS,
+    Coefficients,
+    check_biases,
+    check_vocabularies,
+    has_lora_bias,
+    head_modules,
+    is_vocabulary,
+    left_out,
+)
 
-# whole weights of these cannot be left out: the adapter was trained on top of them
-VOCABULARY_MODULES = {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared"}
 
-
-def check_mergeable(inputs: Sequence[MergeInput]) -> None:
+def check_mergeable(inputs: Sequence[MergeInput], *, base_at_hand: bool = False) -> None:
     """Check that ΔW of the inputs can be added up, module by module.
 
     The bases are not compared: only who knows their aliases can.
 
+    Args:
+        base_at_hand: whether the weights of the base will be, without which the change of a DoRA adapter is unknown.
     Raises:
         LoraError: there are no inputs.
         NotMergeable: with every problem of every input.
     """
     if not inputs:
         raise LoraError("A merge needs at least one input.")
-    problems = [problem for index in range(len(inputs)) for problem in _problems(inputs, index)]
+    problems = [problem for index in range(len(inputs)) for problem in _problems(inputs, index, base_at_hand)]
+    problems += check_vocabularies(inputs)
     if problems:
-        raise NotMergeable(problems)
+        raise NotMergeable(sorted(problems, key=lambda problem: problem.index))
 
 
-def check_fit(method: str, inputs: Sequence[MergeInput]) -> None:
-    """Check what one method asks of inputs that can be added up: equal ranks, where it adds factors.
+def check_fit(method: str, inputs: Sequence[MergeInput], summed: Coefficients | None, base: Base | None) -> None:
+    """Check what one method asks of inputs that can be added up.
 
-    Raises: NotMergeable: with a reason for every input that differs from those before it.
+    Args:
+        summed: the coefficients where the method is a weighted sum, see `coefficients`.
+        base: the base's weights, where they are at hand.
+    Raises: NotMergeable: biases that the method is not defined for; ranks that differ where it adds factors.
     """
-    if MERGES.get(method).traits.get("equal_ranks", False) and (problems := list(_different_ranks(method, inputs))):
+    problems = list(check_biases(method, inputs, summed, base))
+    if MERGES.get(method).traits.get("equal_ranks", False):
+        problems += _different_ranks(method, inputs)
+    if problems:
         raise NotMergeable(problems)
 
 
@@ -76,7 +95,24 @@ def _different_ranks(method: str, inputs: Sequence[MergeInput]) -> Iterator[Inpu
 
 
 def merge_warnings(inputs: Sequence[MergeInput]) -> list[dict[str, str]]:
-    """Return what a merge of these inputs leaves out or counts as zero, as `{code, message}`."""
+    """Return what is known of a merge from headers alone: what counts as zero, is copied or left out."""
+    warnings = missing_warnings(inputs)
+    for item in inputs:
+        if heads := sorted(head_modules(item)):
+            alone = len([other for other in inputs if head_modules(other)]) == 1
+            fate = "comes with the merge as it is" if alone else "comes with the merge if all that bring one agree"
+            warnings.append({"code": "head_copied", "message": f"{item.name}: {listed(heads, 3)} {fate}."})
+        if item.config.trainable_token_indices:
+            message = f"{item.name}: its embeddings of single tokens come with the merge as they are."
+            warnings.append({"code": "tokens_copied", "message": message})
+        if is_dora(item):
+            message = f"{item.name} is a DoRA adapter: its change is of full rank and will be compressed."
+            warnings.append({"code": "dora_compressed", "message": message})
+    return warnings
+
+
+def missing_warnings(inputs: Sequence[MergeInput]) -> list[dict[str, str]]:
+    """Return what a merge counts as zero or leaves out, as `{code, message}`."""
     warnings = []
     union = {path for item in inputs for path in item.layout.modules}
     for item in inputs:
@@ -84,28 +120,29 @@ def merge_warnings(inputs: Sequence[MergeInput]) -> list[dict[str, str]]:
         if missing:
             message = f"{item.name} does not adapt {missing} of the {len(union)} modules; there it counts as zero."
             warnings.append({"code": "missing_modules", "message": message})
-        dropped = sorted(item.layout.extra)
-        if dropped:
-            message = f"{item.name}: left out {_listed(dropped)}; a merge holds weight changes only."
+        if dropped := left_out(item):
+            message = f"{item.name}: left out {listed(dropped, 3)}; modules_to_save does not name it."
             warnings.append({"code": "extra_head", "message": message})
     return warnings
 
 
-def _problems(inputs: Sequence[MergeInput], index: int) -> Iterator[InputProblem]:
+def _problems(inputs: Sequence[MergeInput], index: int, base_at_hand: bool) -> Iterator[InputProblem]:
     item = inputs[index]
-    for code, message in (*_own_problems(item), *_clashes(inputs[:index], item)):
+    for code, message in (*_own_problems(item, base_at_hand), *_clashes(inputs[:index], item)):
         yield InputProblem(index, code, message)
 
 
-def _own_problems(item: MergeInput) -> Iterator[tuple[str, str]]:
+def _own_problems(item: MergeInput, base_at_hand: bool) -> Iterator[tuple[str, str]]:
     """Yield what keeps this input out of any merge."""
-    config, modules = item.config, item.layout.modules.values()
-    if config.use_dora or any(module.magnitude_name for module in modules):
-        yield "dora", f"{item.name} is a DoRA adapter: its change depends on the base's weights. Use plain LoRA."
-    if config.lora_bias or any(module.bias_name for module in modules):
-        yield "lora_bias", f"{item.name} has biases inside its LoRA layers, which most loaders refuse."
-    if config.bias != "none" and any(_is_base_bias(name, item) for name in item.layout.extra):
-        yield "trained_bias", f"{item.name} replaces biases of the base (bias={config.bias!r}); they do not add up."
+    config, kinds = item.config, {module.kind for module in item.layout.modules.values()}
+    if is_dora(item) and not base_at_hand:
+        yield (
+            "dora",
+            f"{item.name} is a DoRA adapter: its change depends on the base's weights, which are not at hand here. "
+            "Have them under BASE_MODELS_DIR, or take a plain LoRA.",
+        )
+    if has_lora_bias(item) and ("embedding" in kinds or is_dora(item)):
+        yield "lora_bias", f"{item.name} has biases in its LoRA layers and is a DoRA or adapts an embedding: no loader."
     init = str(config.init_lora_weights).lower()
     if init.startswith(BASE_CHANGING_INITS):
         yield (
@@ -116,10 +153,6 @@ def _own_problems(item: MergeInput) -> Iterator[tuple[str, str]]:
     inexpressible = [*config.variants, *(["layer_replication"] if config.layer_replication else [])]
     if inexpressible:
         yield "variant", f"{item.name} uses {', '.join(inexpressible)}, which a plain LoRA cannot express."
-    vocabulary = sorted(name for name in item.layout.extra if _is_vocabulary(name))
-    if vocabulary or config.trainable_token_indices:
-        what = _listed(vocabulary) if vocabulary else "trained token embeddings"
-        yield "trained_vocabulary", f"{item.name} brings {what}, which it needs and a merge cannot add up."
 
 
 def _clashes(earlier: Sequence[MergeInput], item: MergeInput) -> Iterator[tuple[str, str]]:
@@ -128,6 +161,10 @@ def _clashes(earlier: Sequence[MergeInput], item: MergeInput) -> Iterator[tuple[
     for other in earlier:
         if (other.name, other.weights_path) == (item.name, item.weights_path):
             found.setdefault("duplicate_input", f"{item.name} is in the recipe twice; change its weight instead.")
+        if item.config.revision and other.config.revision and item.config.revision != other.config.revision:
+            text = f"{item.name} was trained on revision {item.config.revision} of the base, "
+            text += f"{other.name} on {other.config.revision}."
+            found.setdefault("other_base_revision", text)
         if other.config.fan_in_fan_out != item.config.fan_in_fan_out:
             text = f"{item.name} and {other.name} differ in fan_in_fan_out, so that their bases differ."
             found.setdefault("different_fan_in_fan_out", text)
@@ -137,6 +174,8 @@ def _clashes(earlier: Sequence[MergeInput], item: MergeInput) -> Iterator[tuple[
                 text = f"{path} is {_shape(module)} in {item.name} and {_shape(twin)} in {other.name}."
                 found.setdefault("different_shapes", text)
         for name, tensor in item.layout.extra.items():
+            if is_vocabulary(name) or name.endswith(TOKENS):
+                continue  # judged by `check_vocabularies`
             if name in other.layout.extra and other.layout.extra[name].shape != tensor.shape:
                 text = (
                     f"The heads differ: {name} is {list(tensor.shape)} in {item.name} and "
@@ -149,21 +188,3 @@ def _clashes(earlier: Sequence[MergeInput], item: MergeInput) -> Iterator[tuple[
 def _shape(module: ModuleLayout) -> str:
     kernel = f" with kernel {'x'.join(map(str, module.kernel))}" if module.kernel else ""
     return f"{module.kind} {module.d_out}x{module.d_in}{kernel}"
-
-
-def _is_base_bias(name: str, item: MergeInput) -> bool:
-    """Return whether the tensor is a bias of the base, and not one of a head."""
-    heads = {"modules_to_save", "original_module", *item.config.modules_to_save}
-    return name.endswith(".bias") and heads.isdisjoint(name.split("."))
-
-
-def _is_vocabulary(name: str) -> bool:
-    """Return whether the tensor is a trained vocabulary; `base_layer` is PEFT's copy of the base's own weights."""
-    parts = set(name.split("."))
-    trained_tokens = any(part.startswith(("trainable_tokens", "token_adapter")) for part in parts)
-    return trained_tokens or (bool(parts & VOCABULARY_MODULES) and "base_layer" not in parts)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
