@@ -50,10 +50,10 @@ def nuslerp(modules: Modules, params: NuSlerpParams) -> Iterator[tuple[Module, M
         if modules.n == 1:
             yield module, module.weighted
             continue
-        with one_thread():
-            yield module, _turned(module, params.scope)
+        yield module, _turned(module, params.scope)
 
 
+@one_thread()
 def _turned(module: Module, scope: str) -> Sequence[Factors]:
     share = abs(module.weights[-1]) / 2
     t = share if module.inputs[-1] == 1 else 1 - share
