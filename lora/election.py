@@ -203,9 +203,7 @@ class Election:
         if self.semantics != "paper":
             elected.masked_fill_(elected == 0, 1)
             return
-        tied = (votes[0] != 0).logical_and_(elected == 0)
-        for part in votes[1:]:
-            tied |= (part != 0).logical_and_(elected == 0)
+        tied = (elected == 0).logical_and_(votes.abs().amax(0) > 0)
         if tied.any():
             elected.masked_fill_(tied, self.majority)
 
