@@ -1,10 +1,13 @@
 """Recipes as trees and as documents: the same recipe is the same merge, whatever it is written in."""
 
+import io
 import json
+import zipfile
 
 import pytest
 import yaml
 
+from lora.merges import MERGES
 from registry.models import Job, Merge, MergeArtefact
 from tests.api.conftest import run_jobs, stored
 
@@ -195,3 +198,20 @@ def test_json_bodies_may_carry_the_format_and_other_types_are_415(three, ada):
     assert ada.post("/merges/", {"format": "loradex/v1"} | SUBTRACTION).status_code == 202
     answer = ada.client.post("/api/v1/merges/", json.dumps(SUBTRACTION), content_type="text/plain")
     assert answer.status_code == 415
+
+
+def test_every_method_runs_with_its_defaults_and_cat_adds_the_ranks(three, ada):
+    names = sorted(name for name in MERGES.names() if not MERGES.get(name).needs)
+    asked = {}
+    for name in names:
+        answer = ada.post("/merges/", mean("a", "b") | {"method": name})
+        assert answer.status_code == 202, answer.content
+        asked[name] = answer.json()["merge"]
+    run_jobs()
+    for name, merge in asked.items():
+        done = ada.get(f"/merges/{merge['id']}/").json()
+        assert done["status"] == "succeeded", (name, done)
+        assert merge["output"]["rank"] == {"mode": "exact" if name == "cat" else "max_input"}
+    folder = ada.get(f"/merges/{asked['cat']['id']}/archive/")
+    with zipfile.ZipFile(io.BytesIO(b"".join(folder.streaming_content))) as archive:
+        assert json.loads(archive.read("adapter_config.json"))["r"] == 4
