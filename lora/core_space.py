@@ -3,7 +3,7 @@
 [B₁ … Bₙ] = Q_B·R_B and [A₁; …; Aₙ]ᵀ = Q_A·R_A, so that ΔWᵢ = Q_B·Mᵢ·Q_Aᵀ with the core Mᵢ = sᵢ·R_B[:, i]·R_A[:, i]ᵀ.
 A rule that depends on no coordinates, f(P·X₁·Qᵀ, …) = P·f(X₁, …)·Qᵀ for orthonormal P and Q, gives from the cores
 exactly what it gives from the ΔWᵢ, in O((d_out + d_in)·(Σr)²) instead of O(d_out·d_in·min(d_out, d_in)).
-Source: Core Space merging, arXiv:2509.17786, section 3. Its reference bases come from SVDs; QR spans the same spaces.
+Source: Core Space merging, arXiv:2509.17786. Its reference bases come from SVDs; QR spans the same spaces.
 """
 
 from __future__ import annotations

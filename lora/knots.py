@@ -2,7 +2,7 @@
 
 [ΔW₁ | … | ΔWₙ] = U·Σ·[V₁ᵀ | … | Vₙᵀ], and Rᵢ = Σ·Vᵢᵀ = Uᵀ·ΔWᵢ represents ΔWᵢ = U·Rᵢ. A rule for single entries is
 applied to the Rᵢ (at most Σr × d_in) instead of the ΔWᵢ; its result U·R has at most rank Σr and is exact in low rank.
-Source: KnOTS, arXiv:2410.19735, section 4, and its code, which leaves sᵢ out; here it is part of ΔWᵢ.
+Source: KnOTS, arXiv:2410.19735, and its code, which leaves sᵢ out; here it is part of ΔWᵢ.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class CartParams:
     params=CartParams,
     title="CART",
     summary="Takes the mean and adds to it the strongest directions in which each input differs from the mean.",
-    source="CART, arXiv:2412.12153, section 4, with the rank counted in Σr",
+    source="CART, arXiv:2412.12153, with the rank counted in Σr",
     weights="relative",
     family="spectral",
     when="When a mean is nearly right and each of several experts misses a little of its own in it.",

@@ -30,7 +30,7 @@ class CoreTiesParams:
     title="Core-space TIES",
     summary="Writes all inputs as small matrices between shared bases of output and input directions, and there keeps "
     "the largest entries, elects a sign for each and averages those that agree.",
-    source="Core Space merging, arXiv:2509.17786, section 3, with TIES-Merging, arXiv:2306.01708, section 4.2",
+    source="Core Space merging, arXiv:2509.17786, with TIES-Merging, arXiv:2306.01708, section 4.2",
     weights="relative",
     family="spectral",
     when="Only for comparison with published figures: other bases of the same spaces give another merge; use "

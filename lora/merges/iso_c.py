@@ -32,7 +32,7 @@ class IsoCParams:
     title="Iso-C",
     summary="Adds the inputs up, keeps the strongest directions and gives all of them the same strength, so that "
     "what the inputs share does not drown what is each one's own.",
-    source="Isotropic model merging, arXiv:2502.04959, section 4.1, on the span of the inputs",
+    source="Isotropic model merging, arXiv:2502.04959, section 4.1 and algorithm 1, on the span of the inputs",
     weights="relative",
     family="spectral",
     when="When many experts of similar strength share directions that a sum would count too often.",

@@ -29,7 +29,7 @@ class IsoCtsParams(IsoCParams):
     params=IsoCtsParams,
     title="Iso-CTS",
     summary="As Iso-C, but a part of the rank goes to directions that only one of the inputs has.",
-    source="Isotropic model merging, arXiv:2502.04959, section 4.2, on the span of the inputs",
+    source="Isotropic model merging, arXiv:2502.04959, algorithm 2, on the span of the inputs",
     weights="relative",
     family="spectral",
     when="When many experts are merged at a rank high enough to leave each of them directions of its own.",

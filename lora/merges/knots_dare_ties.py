@@ -26,7 +26,7 @@ class KnotsDareTiesParams:
     title="KnOTS-DARE-TIES",
     summary="Writes all inputs over one basis of output directions, there drops random entries and rescales the "
     "others, elects a sign for each and averages those that agree.",
-    source="KnOTS, arXiv:2410.19735, section 5, with DARE, arXiv:2311.03099, and TIES-Merging, arXiv:2306.01708",
+    source="KnOTS, arXiv:2410.19735, with DARE, arXiv:2311.03099, and TIES-Merging, arXiv:2306.01708",
     weights="relative",
     family="spectral",
     when="To reproduce the paper: the noise of dropping stays in the result, and knots_ties has none.",

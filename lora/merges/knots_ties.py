@@ -29,7 +29,7 @@ class KnotsTiesParams:
     title="KnOTS-TIES",
     summary="Writes all inputs over one basis of output directions, and there keeps the largest entries, elects a sign "
     "for each and averages those that agree.",
-    source="KnOTS, arXiv:2410.19735, section 4, with TIES-Merging, arXiv:2306.01708, section 4.2; density 1 as its "
+    source="KnOTS, arXiv:2410.19735, with TIES-Merging, arXiv:2306.01708, section 4.2; density 1 as its "
     "authors take for language models",
     weights="relative",
     family="spectral",

@@ -36,7 +36,7 @@ class SvcParams:
     title="Singular value calibration",
     summary="Merges linearly, then weakens directions in which inputs have been counted several times and "
     "strengthens those in which they have faded.",
-    source="Singular value calibration, arXiv:2602.05536, section 4 and algorithm 1",
+    source="Singular value calibration, arXiv:2602.05536, algorithm 1 and equations 4 to 8",
     weights="relative",
     family="spectral",
     when="When experts of related tasks are added at full strength and what they share would count several times.",

@@ -29,7 +29,7 @@ class TsvMParams:
     title="TSV-M",
     summary="Gives every input an equal share of the rank, turns the kept singular directions until none overlap, "
     "and adds them up at full strength.",
-    source="Task singular vectors, arXiv:2412.00081, section 4.2, on the span of the inputs",
+    source="Task singular vectors, arXiv:2412.00081, TSV-Merge, on the span of the inputs",
     weights="relative",
     family="spectral",
     when="When a few experts of different tasks must all stay strong and the result may have a high rank.",

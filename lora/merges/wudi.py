@@ -31,7 +31,7 @@ class WudiParams:
     params=WudiParams,
     title="WUDI",
     summary="Finds the weight change that does to the inputs' own directions what each of them does, and nothing else.",
-    source="WUDI-Merging, arXiv:2503.08099, section 4, in closed form on the span of the inputs",
+    source="WUDI-Merging, arXiv:2503.08099, in closed form on the span of the inputs",
     weights="relative",
     family="spectral",
     when="When experts were trained from different random starts and are to be added at full strength.",

@@ -267,6 +267,17 @@ def test_pico_weakens_merges_and_restores_the_norm(deltas: list[Factors], weight
     assert relative_error(other, expected) > 1e-3
 
 
+def test_inputs_of_full_rank_give_the_published_recipes() -> None:
+    deltas = [random_delta(seed, 10) for seed in range(2)]
+    whole = [dense(delta) for delta in deltas]
+    share = int(10 / len(deltas))  # of min(d_out, d_in) directions
+    assert relative_error(merged("tsv_m", deltas, rank=10), dense_tsv(whole, [share, share])) < 1e-9
+    own = round((10 - int(10 * 0.8)) / len(deltas))
+    assert relative_error(merged("iso_cts", deltas, norm="none"), dense_iso_cts(whole, 10, own, "none")) < 1e-9
+    U, sigma, Vh = np.linalg.svd(sum(whole), full_matrices=False)
+    assert relative_error(merged("iso_c", deltas, norm="none"), sigma.mean() * U @ Vh) < 1e-9
+
+
 @pytest.mark.parametrize("name", ["tsv_m", "wudi", "swudi", "svc"])
 def test_inputs_without_common_directions_are_added_up(name: str) -> None:
     blocks = [random_delta(seed, 2, 4, 3) for seed in range(3)]
