@@ -67,13 +67,26 @@ def _kept(params: DellaParams, module: Module, rows: slice, entries: Tensor) -> 
     ramp = torch.linspace(-1, 1, width, device=entries.device) if width > 1 else entries.new_zeros(1)
     by_rank = params.density + params.epsilon * ramp
     for part, digest in zip(entries, module.digests, strict=True):
-        order = part.abs().argsort(dim=1, stable=True)
-        probabilities = torch.empty_like(part).scatter_(1, order, by_rank.expand_as(part))
+        probabilities = torch.empty_like(part).scatter_(1, _ascending(part), by_rank.expand_as(part))
         dropped = uniform(params.seed, digest, module.layout.path, rows, width).to(part.device) >= probabilities
         if params.semantics == "paper":
             part.div_(probabilities)
         part.masked_fill_(dropped, 0)
     return entries
+
+
+def _ascending(entries: Tensor) -> Tensor:
+    """Return the columns of every row by magnitude, and those of equal magnitude as they come; (b, d_in).
+
+    Magnitude and column make one integer: no two are equal, so that every sort agrees, and numpy's is ten times as
+    fast as torch's on a CPU.
+    """
+    keys = entries.abs().view(torch.int32).long() << 32 | torch.arange(entries.shape[1], device=entries.device)
+    if keys.is_cpu:
+        keys.numpy().sort(axis=1)
+    else:
+        keys = keys.sort(dim=1).values
+    return keys & 0xFFFF_FFFF
 
 
 def _rescaled(keep: EntryRule, ratios: dict[int, float], module: Module, rows: slice, entries: Tensor) -> Tensor:
