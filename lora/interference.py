@@ -28,7 +28,7 @@ SAMPLED_ROWS = 32
 ENTRIES_AT_ONCE = 2**22  # counted in float32, which is exact below 2²⁴
 # √eps: what is weaker than this beside the strongest direction, products of float64 do not tell from rounding
 NEGLIGIBLE = 2**-26
-DECIMALS, FEWER_DECIMALS, MANY_INPUTS = 6, 3, 32
+DIGITS, FEW_DIGITS, MANY_INPUTS = 8, 3, 32  # significant digits; few of them in large matrices
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,14 @@ class Interference:
         module have overlap 0 and no sign conflict, None.
         """
         n = len(self.products)
-        decimals = DECIMALS if n <= MANY_INPUTS else FEWER_DECIMALS
-        shown = {"cosine": _listed(cosines(self.products), decimals)}
-        shown |= {name: _listed(mean.value, decimals) for name, mean in self._pairs.items() if name != "sign_conflict"}
+        digits = DIGITS if n <= MANY_INPUTS else FEW_DIGITS
+        shown = {"cosine": _listed(cosines(self.products), digits)}
+        shown |= {name: _listed(mean.value, digits) for name, mean in self._pairs.items() if name != "sign_conflict"}
         conflict = self._pairs["sign_conflict"]
-        single = {name: _listed(mean.value, DECIMALS) for name, mean in self._single.items()}
+        single = {name: _listed(mean.value, DIGITS) for name, mean in self._single.items()}
         return shown | {
             "overlap_chance": {"out": single["chance"], "in": single["chance_in"]},
-            "sign_conflict": _listed(torch.where(conflict.weight > 0, conflict.value, torch.nan), decimals),
+            "sign_conflict": _listed(torch.where(conflict.weight > 0, conflict.value, torch.nan), digits),
             "stable_rank": single["stable_rank"],
         }
 
@@ -300,8 +300,8 @@ def _sign_conflict(deltas: Sequence[Factors], rows: Sequence[int]) -> Tensor:
     return (both - agreement) / (2 * both)
 
 
-def _listed(values: Tensor, decimals: int) -> list[Any]:
+def _listed(values: Tensor, digits: int) -> list[Any]:
     """Return nested lists with None for NaN."""
     if values.dim() > 1:
-        return [_listed(row, decimals) for row in values]
-    return [None if value != value else round(value, decimals) for value in values.tolist()]
+        return [_listed(row, digits) for row in values]
+    return [None if value != value else float(f"{value:.{digits}g}") for value in values.tolist()]

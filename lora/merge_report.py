@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from lora.merges import Module
 
 DUPLICATE_COSINE = 0.9999
-DIGITS = 6  # significant ones, of what is told by module and input
-# Numbers by module and input. With more, a report of thousands of modules would take megabytes: norms are told with
-# fewer digits, contributions by layer only.
-MANY_NUMBERS = 60_000
-FEW_DIGITS = 2
+DIGITS = 8  # significant ones, of norms
+DECIMALS = 6  # of shares
+# Of inputs and modules. With more, what is told of every input in every module would take megabytes: it is told by
+# layer only.
+MANY_PAIRS = 50_000
 NO_LAYER = "none"
 
 MergeReport = dict[str, Any]
@@ -100,19 +100,21 @@ class Measurements:
 
     @property
     def by_layer(self) -> list[dict[str, Any]]:
-        """`[{layer, contribution, norm_out}]`, layers in order; those of no layer are "none"."""
+        """`[{layer, contribution, norm_in, norm_out}]`, layers in order; what is in none is in "none"."""
         layers: dict[str, list[_Measured]] = {}
         for module in self.modules:
             layers.setdefault(_layer(module.layout.path), []).append(module)
         order = sorted(layers, key=lambda layer: (not layer.isdigit(), int(layer) if layer.isdigit() else 0))
-        return [
-            {
-                "layer": layer,
-                "contribution": _shares(layers[layer], self.n),
-                "norm_out": _rounded(math.sqrt(sum(module.energy for module in layers[layer]))),
-            }
-            for layer in order
-        ]
+        return [{"layer": layer} | self._of_layer(layers[layer]) for layer in order]
+
+    def _of_layer(self, modules: Sequence[_Measured]) -> dict[str, Any]:
+        norms = torch.stack([module.norms for module in modules]).square().sum(0).sqrt()
+        after = math.sqrt(sum(module.energy for module in modules))
+        return {
+            "contribution": _shares(modules, self.n),
+            "norm_in": _rounded_list(norms.tolist()),
+            "norm_out": _rounded(after),
+        }
 
 
 @one_thread()
@@ -138,6 +140,8 @@ def merge_report(
     noted: Sequence[dict[str, str]] = (),
 ) -> MergeReport:
     """Return the report of a merge, ready for JSON; under 2 MB for 100 inputs and 2,000 modules.
+
+    Where there are many inputs and modules, `norm_in` and `contribution` of a module are empty; layers have them.
 
     Args:
         measured: of every merged module.
@@ -171,18 +175,24 @@ def energy_rows(curve: EnergyCurve, *ranks: int) -> list[dict[str, Any]]:
     whole = curve.highest_rank
     end = next((rank for rank in MAX_LORA_RANKS if rank >= whole), whole)
     shown = {1, 2, 4, whole, *MAX_LORA_RANKS, *ranks}
-    return [{"rank": rank, "kept": round(curve.kept(rank), 6)} for rank in sorted(shown) if rank <= max(end, *ranks, 1)]
+    return [
+        {"rank": rank, "kept": round(curve.kept(rank), DECIMALS)}
+        for rank in sorted(shown)
+        if rank <= max(end, *ranks, 1)
+    ]
 
 
 def _module_rows(measured: Measurements, spectra: Sequence[tuple[Tensor, float]], rank: int) -> list[dict[str, Any]]:
-    is_long = len(measured.modules) * measured.n > MANY_NUMBERS
+    is_long = len(measured.modules) * measured.n > MANY_PAIRS
     rows = []
     for module, (sigma, energy) in zip(measured.modules, spectra, strict=True):
         kept = float(sigma[:rank].square().sum())
         row = {"path": module.layout.path, "rank": min(rank, len(sigma))} | _losses(kept, energy)
-        row["norm_in"] = _rounded_list(module.norms.tolist(), FEW_DIGITS if is_long else DIGITS)
-        row["norm_out"] = _rounded(math.sqrt(kept))
-        rows.append(row if is_long else row | {"contribution": _shares([module], measured.n)})
+        row |= {
+            "norm_in": [] if is_long else _rounded_list(module.norms.tolist()),
+            "norm_out": _rounded(math.sqrt(kept)),
+        }
+        rows.append(row | {"contribution": [] if is_long else _shares([module], measured.n)})
     return rows
 
 
@@ -190,7 +200,7 @@ def _shares(modules: Sequence[_Measured], n: int) -> list[float]:
     """Return the inputs' shares of ‖ΔW‖² over these modules, 0 where nothing came out."""
     energy = sum(module.energy for module in modules)
     parts = sum((module.parts for module in modules), torch.zeros(n, dtype=torch.float64))
-    return [round(part / energy, DIGITS) if energy else 0.0 for part in parts.tolist()]
+    return [round(part / energy, DECIMALS) if energy else 0.0 for part in parts.tolist()]
 
 
 def _layer(path: str) -> str:
@@ -198,12 +208,12 @@ def _layer(path: str) -> str:
     return next((part for part in path.split(".") if part.isdigit()), NO_LAYER)
 
 
-def _rounded(value: float, digits: int = DIGITS) -> float:
-    return float(f"{value:.{digits}g}")
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
-def _rounded_list(values: Sequence[float], digits: int = DIGITS) -> list[float]:
-    return [_rounded(value, digits) for value in values]
+def _rounded_list(values: Sequence[float]) -> list[float]:
+    return [_rounded(value) for value in values]
 
 
 def _losses(kept: float, energy: float) -> dict[str, float]:
