@@ -1,53 +1,28 @@
 """The spectral family against dense numpy, which forms every ΔW and shares no code with the methods."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lora.layout import ModuleLayout
 from lora.masks import uniform
-from lora.merges import MERGES, Module
+from lora.merges import MERGES
 from lora.weights import Factors
+from tests.lora.in_memory import Recipe, dense
 from tests.lora.raw_files import Array, best_of_rank, relative_error
 
 LOCAL = ["tsv_m", "wudi", "swudi", "iso_c", "iso_cts", "svc", "pico", "core_ties"]  # module by module
 
 
-@dataclass
-class Recipe:
-    """Modules in memory: path → input → ΔW."""
-
-    deltas: dict[str, dict[int, Factors]]
-    weights: list[float]
-    rank: int | None = None
-
-    @property
-    def n(self) -> int:
-        return len(self.weights)
-
-    def __iter__(self) -> Iterator[Module]:
-        for path, owners in sorted(self.deltas.items()):
-            d_out, d_in = next(iter(owners.values())).B.shape[0], next(iter(owners.values())).A.shape[1]
-            layout = ModuleLayout(path, "linear", "a", "b", rank=1, d_in=d_in, d_out=d_out, scaling=1.0)
-            weights = tuple(self.weights[i] for i in owners)
-            digests = tuple(f"digest {i}" for i in owners)
-            yield Module(layout, tuple(owners), tuple(owners.values()), weights, digests)
-
-
 def random_delta(seed: int, rank: int, d_out: int = 12, d_in: int = 10, scaling: float = 0.7) -> Factors:
+    """Return a ΔW whose singular values fall off, as those of trained adapters do."""
     generator = torch.Generator().manual_seed(seed)
     decay = torch.linspace(1, 0.3, rank, dtype=torch.float64)
     A = torch.randn(rank, d_in, generator=generator, dtype=torch.float64)
     return Factors(A, torch.randn(d_out, rank, generator=generator, dtype=torch.float64) * decay, scaling)
-
-
-def dense(delta: Factors) -> Array:
-    return delta.scaling * delta.B.numpy() @ delta.A.numpy()
 
 
 def merged(name: str, deltas: Sequence[Factors], rank: int | None = None, weights: Any = None, **params: Any) -> Array:
