@@ -36,7 +36,8 @@ class Elementwise:
 
     Attributes:
         deltas: the n low-rank ΔW, equal shapes, float64.
-        combine: maps rows and their entries (n, b, d_in), float32, to these rows of the result (b, d_in).
+        combine: maps rows and their entries (n, b, d_in), float32, to these rows of the result (b, d_in). It may
+            change the entries: every pass makes them anew.
     """
 
     deltas: Sequence[Factors]
