@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,12 @@ class Base:
     Attributes:
         names: as in its `state_dict()`.
         load: returns a tensor by its name.
+        head_dim: rows of one attention head in q and k; None where it is not known.
     """
 
     names: Collection[str]
     load: Callable[[str], Tensor]
+    head_dim: int | None = None
 
     def find(self, path: str, leaf: str) -> str | None:
         """Return the name of `weight` or `bias` of the module that an adapter calls `path`, or None.
@@ -53,7 +56,17 @@ def open_base(folder: Path) -> Base:
         files |= dict.fromkeys(file.keys(), file)
     if not files:
         raise LoraError(f"{folder.name} holds no safetensors files of the base.")
-    return Base(files.keys(), partial(_load, files))
+    return Base(files.keys(), partial(_load, files), _head_dim(folder / "config.json"))
+
+
+def _head_dim(config: Path) -> int | None:
+    """Return the size of an attention head by a model's `config.json`, None where that does not say."""
+    try:
+        stated = json.loads(config.read_text(encoding="utf-8"))
+        size = stated.get("head_dim") or stated["hidden_size"] // stated["num_attention_heads"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _load(files: dict[str, Any], name: str) -> Tensor:

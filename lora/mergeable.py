@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lora.base import Base
 from lora.binding import listed
 from lora.config import BASE_CHANGING_INITS
 from lora.dora import is_dora
 from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.layout import ModuleLayout
 from lora.merges import MERGES
-from lora.recipe import MergeInput
+from lora.recipe import MergeInput, resolve_weights
 from lora.recipe_tree import Step
 from lora.whole import (
     TOKENS,
     Coefficients,
     check_biases,
     check_vocabularies,
+    coefficients,
     has_lora_bias,
     head_modules,
     is_vocabulary,
@@ -44,40 +44,51 @@ def check_mergeable(inputs: Sequence[MergeInput], *, base_at_hand: bool = False)
         raise NotMergeable(sorted(problems, key=lambda problem: problem.index))
 
 
-def check_fit(method: str, inputs: Sequence[MergeInput], summed: Coefficients | None, base: Base | None) -> None:
+def check_fit(method: str, inputs: Sequence[MergeInput], summed: Coefficients | None, *, base_at_hand: bool) -> None:
     """Check what one method asks of inputs that can be added up.
 
     Args:
         summed: the coefficients where the method is a weighted sum, see `coefficients`.
-        base: the base's weights, where they are at hand.
+        base_at_hand: whether the weights of the base are.
     Raises: NotMergeable: biases that the method is not defined for; ranks that differ where it adds factors.
     """
-    problems = list(check_biases(method, inputs, summed, base))
-    if MERGES.get(method).traits.get("equal_ranks", False):
-        problems += _different_ranks(method, inputs)
-    if problems:
+    if problems := list(_unfit(method, inputs, summed, base_at_hand)):
         raise NotMergeable(problems)
 
 
-def check_ranks(recipe: Step[MergeInput], leaves: Sequence[MergeInput]) -> None:
-    """Check, before anything is merged, what `check_fit` asks of the ranks of adapters in every step of a recipe.
+def _unfit(
+    method: str, inputs: Sequence[MergeInput], summed: Coefficients | None, base_at_hand: bool
+) -> Iterator[InputProblem]:
+    yield from check_biases(method, inputs, summed, base_at_hand)
+    if MERGES.get(method).traits.get("equal_ranks", False):
+        yield from _different_ranks(method, inputs)
+
+
+def check_steps(recipe: Step[MergeInput], leaves: Sequence[MergeInput], *, base_at_hand: bool) -> None:
+    """Check, before anything is merged, what `check_fit` asks of the adapters in every step of a recipe.
 
     Args:
         leaves: the adapters of the recipe, each once, as the same objects; the problems count these.
-    Raises: NotMergeable: with a reason for every adapter that differs from those beside it.
+        base_at_hand: whether the weights of the base will be.
+    Raises: NotMergeable: with a reason for every adapter that does not fit the method or those beside it.
     """
     inner = [item.source for item in recipe.inputs if isinstance(item.source, Step)]
     direct = [item.source for item in recipe.inputs if not isinstance(item.source, Step)]
-    if MERGES.get(recipe.method).traits.get("equal_ranks", False):
-        places = {id(leaf): index for index, leaf in enumerate(leaves)}
-        problems = [
-            InputProblem(places[id(direct[problem.index])], problem.code, problem.message)
-            for problem in _different_ranks(recipe.method, direct)
-        ]
-        if problems:
-            raise NotMergeable(problems)
+    weights = resolve_weights(recipe.method, [item.weight for item in recipe.inputs])
+    params = MERGES.parse(recipe.method, recipe.params)
+    summed = coefficients(MERGES.get(recipe.method).traits, params, weights)
+    if inner and summed is not None:
+        # What inner recipes bring is known once they are merged; `merge` checks the sum of the weights then.
+        summed, base_at_hand = [1 / len(direct)] * len(direct), True
+    places = {id(leaf): index for index, leaf in enumerate(leaves)}
+    problems = [
+        InputProblem(places[id(direct[problem.index])], problem.code, problem.message)
+        for problem in _unfit(recipe.method, direct, summed, base_at_hand)
+    ]
+    if problems:
+        raise NotMergeable(problems)
     for step in inner:
-        check_ranks(step, leaves)
+        check_steps(step, leaves, base_at_hand=base_at_hand)
 
 
 def _different_ranks(method: str, inputs: Sequence[MergeInput]) -> Iterator[InputProblem]:

@@ -17,6 +17,7 @@ from lora.dora import dora_warning, is_dora, to_plain
 from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import LoraError
 from lora.lazy_torch import torch
+from lora.merge_lock import lock_warnings_from_base, lock_warnings_from_norms
 from lora.merge_report import Measurements, MergeReport, merge_report
 from lora.mergeable import check_fit, check_mergeable
 from lora.merges import MERGES, Merged, Module, Stacked
@@ -94,14 +95,15 @@ def merge(
     check_mergeable(inputs, base_at_hand=base is not None)
     weights = resolve_weights(method, [item.weight for item in inputs])
     summed = coefficients(MERGES.get(method).traits, parsed, weights)
-    check_fit(method, inputs, summed, base)
+    check_fit(method, inputs, summed, base_at_hand=base is not None)
     check_rank_mode(method, output)
     bound = known_rank(output, inputs)
     with ExitStack() as stack:
         files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in inputs]
         dtype = output.dtype or common_dtype(files)
         plain, noted = _plain_inputs(inputs, base, bound, folder, stack)
-        modules = stack.enter_context(_Modules(plain, weights, bound, cancelled, device))
+        noted += lock_warnings_from_base(plain, base) if base is not None else []
+        modules = stack.enter_context(FileModules(plain, weights, bound, cancelled, device))
         whole = merge_whole(plain, modules.files, summed, base, dtype)
         spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
         measured = Measurements(modules.n)
@@ -127,7 +129,8 @@ def merge(
             whole=whole.tensors,
         )
     progress(1.0)
-    report = merge_report(inputs, measured, spool.spectra, rank, noted + whole.warnings)
+    noted += [*whole.warnings, *lock_warnings_from_norms([item.name for item in inputs], measured)]
+    report = merge_report(inputs, measured, spool.spectra, rank, noted)
     return report | ({"found": modules.probe.found} if modules.probe else {})
 
 

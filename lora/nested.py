@@ -46,7 +46,7 @@ def merge_recipe(
         in several places must be the same object there.
     """
     leaves = list({id(leaf.source): leaf.source for leaf in recipe.leaves}.values())
-    check_mergeable(leaves)
+    check_mergeable(leaves, base_at_hand=options.get("base") is not None)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = _Run(recipe, Path(scratch), progress, options)
         inputs = run.inputs_of(recipe)

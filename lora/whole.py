@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lora.base import Base
 from lora.binding import listed
 from lora.errors import InputProblem
 from lora.layout import PREFIX
@@ -36,7 +35,7 @@ def coefficients(traits: Any, params: Any, weights: Sequence[float]) -> Coeffici
 
 
 def check_biases(
-    method: str, inputs: Sequence[MergeInput], coefficients: Coefficients | None, base: Base | None
+    method: str, inputs: Sequence[MergeInput], coefficients: Coefficients | None, base_at_hand: bool
 ) -> Iterator[InputProblem]:
     """Yield a problem for every input with biases of which the method cannot say what becomes of them."""
     for index, item in enumerate(inputs):
@@ -49,7 +48,9 @@ def check_biases(
         if coefficients is None:
             text = f"{text}, and {method} is defined for weights only. Take weighted_sum."
             yield InputProblem(index, "trained_bias", text)
-        elif base is None and any(abs(1 - share(inputs, coefficients, p)) > SUM_TOLERANCE for p in base_biases(item)):
+        elif not base_at_hand and any(
+            abs(1 - share(inputs, coefficients, p)) > SUM_TOLERANCE for p in base_biases(item)
+        ):
             text = f"{text}. Without the base they are merged only if all inputs bring them and the weights sum to 1."
             yield InputProblem(index, "trained_bias", text)
 

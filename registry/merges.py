@@ -13,11 +13,12 @@ from django.db.models import prefetch_related_objects
 from lora.config import LoraConfig
 from lora.errors import NotMergeable
 from lora.layout import Layout
-from lora.mergeable import check_mergeable, check_ranks
+from lora.mergeable import check_mergeable, check_steps
 from lora.merging import MergeInput as InputFile
 from lora.recipe_tree import Step
 from registry import cards, licenses
 from registry.adapters import open_adapter, store_revision
+from registry.base_weights import base_folder
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
 from registry.jobs import enqueue, renew
 from registry.layouts import describe_file, stored_layout
@@ -123,10 +124,11 @@ def check_inputs(places: Mapping[str, Revision], files: list[InputFile], step: S
         step: the recipe over them, where nothing in it was refused before.
     """
     known = {revision.pk: file for revision, file in zip(places.values(), files, strict=True)}
+    at_hand = any(base_folder(name) for name in {revision.base_model for revision in places.values()})
     try:
-        check_mergeable(files)
+        check_mergeable(files, base_at_hand=at_hand)
         if step is not None:
-            check_ranks(step.map(lambda revision: known[revision.pk]), files)
+            check_steps(step.map(lambda revision: known[revision.pk]), files, base_at_hand=at_hand)
     except NotMergeable as error:
         named = list(places.items())
         raise_not_mergeable([(*named[item.index], item.code, item.message) for item in error.inputs])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from lora.base import Base
 from lora.errors import InvalidParams, LoraError, NotMergeable
 from lora.mergeable import check_fit
 from lora.merging import MergeInput, OutputSpec, check_mergeable
@@ -46,7 +45,7 @@ def unfit(method: str, *inputs: MergeInput) -> list[tuple[int, str]]:
     """Return the refusals by a method, with weights that sum to 1."""
     summed = [1 / len(inputs)] * len(inputs) if method == "weighted_sum" else None
     with pytest.raises(NotMergeable) as caught:
-        check_fit(method, inputs, summed, None)
+        check_fit(method, inputs, summed, base_at_hand=False)
     return [(problem.index, problem.code) for problem in caught.value.inputs]
 
 
@@ -77,7 +76,7 @@ def test_lora_bias(plain: MergeInput, other: Callable[..., MergeInput]) -> None:
     biases = {f"base_model.model.{path}.lora_B.bias": torch.ones(d_out) for path, (d_out, _) in MODULES.items()}
     item = other(biases, lora_bias=True)
     assert unfit("ties", item, plain) == [(0, "lora_bias")]
-    check_fit("weighted_sum", [item, plain], [0.5, 2.0], None)
+    check_fit("weighted_sum", [item, plain], [0.5, 2.0], base_at_hand=False)
     beside_embedding = replace(item.layout.modules[PATH], kind="embedding")
     layout = replace(item.layout, modules=item.layout.modules | {PATH: beside_embedding})
     assert (0, "lora_bias") in refusal(replace(item, layout=layout))
@@ -87,10 +86,10 @@ def test_trained_biases_of_the_base(plain: MergeInput, other: Callable[..., Merg
     item = other({f"{MODULE}.base_layer.bias": torch.ones(8)}, bias="lora_only")
     assert unfit("ties", plain, item) == [(1, "trained_bias")]
     assert unfit("weighted_sum", plain, item) == [(1, "trained_bias")]  # the other one has the base's, unknown here
-    check_fit("weighted_sum", [plain, item], [0.5, 1.0], None)
-    check_fit("weighted_sum", [plain, item], [0.5, 0.5], Base((), torch.zeros))
+    check_fit("weighted_sum", [plain, item], [0.5, 1.0], base_at_hand=False)
+    check_fit("weighted_sum", [plain, item], [0.5, 0.5], base_at_hand=True)
     head = {"base_model.model.score.bias": torch.ones(2)}
-    check_fit("ties", [plain, other(head, bias="all", modules_to_save=["score"])], None, None)
+    check_fit("ties", [plain, other(head, bias="all", modules_to_save=["score"])], None, base_at_hand=False)
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq"])

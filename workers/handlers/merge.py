@@ -9,6 +9,7 @@ from lora.merging import ENGINE_VERSION
 from lora.nested import merge_recipe
 from registry import jobs
 from registry.adapters import publish
+from registry.base_weights import base_weights
 from registry.intake import CONFIG, WEIGHTS
 from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files
 from registry.models import Merge, MergeArtefact
@@ -57,6 +58,7 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
             metadata=_metadata(recipe),
             progress=work.part(0.0, 0.8),
             device=settings.DEVICE,
+            base=base_weights(recipe.base_model),
         )
         weights, config = (put_file(folder / name, sha256_of(folder / name)) for name in (WEIGHTS, CONFIG))
     # Two workers may have computed the same recipe; the first artefact stays.
