@@ -29,6 +29,7 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
     problems = [problem for flaw in reading.flaws for problem in _problems(flaw)]
     return {
         "mergeable": not problems,
+        "recipe": reading.request,
         "problems": problems,
         "warnings": [*merge_warnings(files), *_warnings(user, reading)],
         "inputs": _inputs(reading),
@@ -69,7 +70,13 @@ def _sources(reading: Reading) -> list[Revision | Step[Revision] | None]:
 
 def _input(source: Revision | Step[Revision], weight: float | None) -> dict[str, Any]:
     if isinstance(source, Step):
-        return {"recipe": step_json(source, adapter_and_revision), "weight": weight}
+        leaves = [leaf.source for leaf in source.leaves]
+        return {
+            "recipe": step_json(source, adapter_and_revision),
+            "weight": weight,
+            "base_model": leaves[0].base_model,
+            "rank": max(revision.summary.get("rank", 0) for revision in leaves),
+        }
     revision = source
     facts = {name: revision.facts.get(name) for name in ("rank", "dtype")}
     return adapter_and_revision(revision) | {

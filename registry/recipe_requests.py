@@ -26,11 +26,13 @@ class Reading:
     """What a request says, as far as it is understood.
 
     Attributes:
+        request: in our own words, where it was one.
         draft: the outermost step; None where the request is no recipe at all.
         places: every adapter of the tree that was found, by its place, such as `inputs[0].recipe.inputs[1]`.
         flaws: in the order in which a caller should mend them.
     """
 
+    request: dict[str, Any] | None = None
     draft: Draft[Revision] | None = None
     places: dict[str, Revision] = field(default_factory=dict)
     output: Output | None = None
@@ -115,6 +117,7 @@ def read_recipe(user: Caller, payload: Any, resolve: Resolve) -> Reading:
     fields = None if reader.flaws else reader.object_at("", request, FIELDS)
     if fields is None:
         return reading
+    reading.request = fields
     reading.draft = reader.read_step(fields)
     reader.attempt("inputs", _check_bases, reader.places)
     reader.attempt("inputs", _check_licenses, reader.places)

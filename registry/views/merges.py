@@ -39,16 +39,17 @@ def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
     if "HX-Request" in request.headers and not is_open:
         return HttpResponse(headers={"HX-Refresh": "true"})
     described = merge_json(row)
+    shown = described | {"inputs": [_named(item) for item in described["inputs"]]}
     context = {
         "section": "merge",
-        "merge": described,
+        "merge": shown,
         "job": job,
         "is_open": is_open,
         "last_line": job.log.last() if is_open else None,
         "recipe": {name: described[name] for name in ("method", "inputs", "params", "output")},
         "form_query": form_query(described),
         **(failure_of(job) if job else {}),
-        **(_report(described) if described["report"] else {}),
+        **(_report(shown) if described["report"] else {}),
     }
     return render(request, "merges/progress.html" if "HX-Request" in request.headers else "merges/page.html", context)
 
@@ -56,7 +57,7 @@ def merge(request: HttpRequest, merge_id: UUID) -> HttpResponse:
 def form_query(merge: dict[str, Any]) -> str:
     """The address of the merge form, behind its `?`, that shows this recipe again."""
     output, rank = merge["output"], merge["output"]["rank"]
-    fields = [("input", f"{item['adapter']}@{item['revision']}:{item['weight']:g}") for item in merge["inputs"]]
+    fields = [("input", _address(item)) for item in merge["inputs"]]
     fields.append(("method", merge["method"]))
     fields += [(f"param.{name}", _shown(value)) for name, value in merge["params"].items()]
     fields.append(("rank", ":".join(str(part) for part in rank.values())))
@@ -65,6 +66,19 @@ def form_query(merge: dict[str, Any]) -> str:
     fields += [("name", output["name"])] if output.get("name") else [("publish", "no")]
     fields.append(("visibility", output["visibility"]))
     return urlencode(fields, safe="/@:")
+
+
+def _named(item: dict[str, Any]) -> dict[str, Any]:
+    """An input with something to call it: its adapter, or what its recipe does."""
+    if "adapter" in item:
+        return item
+    names = [_named(inner)["adapter"] for inner in item["recipe"]["inputs"]]
+    return item | {"adapter": f"{item['recipe']['method']} of {', '.join(names)}"}
+
+
+def _address(item: dict[str, Any]) -> str:
+    """An input as the form's address has it."""
+    return json.dumps(item) if "recipe" in item else f"{item['adapter']}@{item['revision']}:{item['weight']:g}"
 
 
 def _shown(value: Any) -> str:

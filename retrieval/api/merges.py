@@ -88,12 +88,13 @@ MERGE_PREVIEW = inline_serializer(
     "MergePreview",
     {
         "mergeable": serializers.BooleanField(help_text="no problems"),
+        "recipe": serializers.JSONField(allow_null=True, help_text="the request, translated where it was mergekit's"),
         "problems": PROBLEM,
         "warnings": serializers.ListField(child=serializers.JSONField(), help_text="[{code, message}]"),
         "inputs": serializers.ListField(
             child=serializers.JSONField(),
             help_text="per input {adapter, revision, weight as applied, base_model, visibility, license, rank, dtype}, "
-            "or {recipe, weight as applied}; null where it is refused",
+            "or {recipe, weight as applied, base_model, rank}; null where it is refused",
         ),
         "norms": serializers.ListField(
             child=serializers.FloatField(allow_null=True), help_text="‖ΔW‖ of every input, without its weight"

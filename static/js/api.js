@@ -14,12 +14,13 @@ export class ApiError extends Error {
 
 export const csrfToken = () => document.querySelector("meta[name=csrf-token]").content;
 
-export async function call(method, path, body) {
+// A body that is text is sent as it is, under its type; any other as JSON.
+export async function call(method, path, body, type = "application/json") {
   const headers = { Accept: "application/json", "X-CSRFToken": csrfToken() };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (body !== undefined) headers["Content-Type"] = type;
   let answer;
   try {
-    answer = await fetch(API + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    answer = await fetch(API + path, { method, headers, body: body === undefined || typeof body === "string" ? body : JSON.stringify(body) });
   } catch {
     throw new ApiError(0, { message: "The server cannot be reached. Check your connection and try again." });
   }

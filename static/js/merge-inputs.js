@@ -8,13 +8,29 @@ const INPUT = /^([^:@]+)(?:@([^:@]+))?(?::(-?[0-9.eE+-]+))?$/;
 const SUGGESTIONS = 10;
 let rowCount = 0;
 
-// `owner/name[@revision][:weight]`, as it stands in an address.
+function parseNested(text) {
+  try {
+    const { recipe, weight = "" } = JSON.parse(text);
+    return recipe && typeof recipe === "object" ? { recipe, weight } : null;
+  } catch {
+    return null;
+  }
+}
+
+// `owner/name[@revision][:weight]`, as it stands in an address; an input that is a recipe is JSON there.
 export function parseInput(text) {
+  if (text.startsWith("{")) return parseNested(text);
   const [, adapter, revision = "", weight = ""] = text.match(INPUT) || [];
   return adapter ? { adapter, revision, weight } : null;
 }
 
-export const formatInput = ({ adapter, revision, weight }) => adapter + (revision ? `@${revision}` : "") + (weight === undefined ? "" : `:${weight}`);
+export const formatInput = ({ recipe, adapter, revision, weight }) => recipe ? JSON.stringify({ recipe, weight }) : adapter + (revision ? `@${revision}` : "") + (weight === undefined ? "" : `:${weight}`);
+
+// "ties of ada/sql, bo/json"
+function summary({ method, inputs }) {
+  const names = Array.isArray(inputs) ? inputs.map((input) => input?.adapter || (input?.recipe ? `(${summary(input.recipe)})` : "?")) : ["a retrieval"];
+  return `${method} of ${names.join(", ")}`;
+}
 
 class Row {
   constructor(list, template) {
@@ -42,17 +58,27 @@ class Row {
 
   // As in a request.
   get input() {
-    const input = { adapter: this.adapter };
+    const input = this.recipe ? { recipe: this.recipe } : { adapter: this.adapter };
     if (this.revision.value) input.revision = this.revision.value;
     if (this.weight.value !== "") input.weight = Number(this.weight.value);
     return input;
   }
 
-  fill({ adapter = "", revision = "", weight = "" }) {
+  fill({ recipe, adapter = "", revision = "", weight = "" }) {
+    if (recipe) this.#hold(recipe);
     // A pasted owner/name@revision:weight fills all three.
-    this.name.value = adapter;
+    else this.name.value = adapter;
     if (revision) this.pin(revision);
     this.weight.value = weight;
+  }
+
+  // An input that is a recipe itself: its weight and its place are changed here, the rest in the text.
+  #hold(recipe) {
+    this.recipe = recipe;
+    this.name.value = summary(recipe);
+    this.name.readOnly = true;
+    this.node.classList.add("nested");
+    this.node.querySelector(".expert label").lastChild.textContent = "Recipe";
   }
 
   pin(revision) {
@@ -62,7 +88,7 @@ class Row {
 
   // known: what the preview says of this input, or null; `fallback`: the weight where none is given.
   describe(known, norm, fallback) {
-    const said = known && [known.base_model || "base not stated", known.rank && `rank ${known.rank}`, known.dtype, known.license, known.visibility === "private" ? "private" : "", norm !== null && `‖ΔW‖ ${Number(norm.toPrecision(3))}`];
+    const said = known && this.recipe ? ["a recipe in the recipe: change it in the text"] : known && [known.base_model || "base not stated", known.rank && `rank ${known.rank}`, known.dtype, known.license, known.visibility === "private" ? "private" : "", norm !== null && `‖ΔW‖ ${Number(norm.toPrecision(3))}`];
     this.facts.textContent = said ? said.filter(Boolean).join(" · ") : "";
     this.facts.hidden = !said;
     this.weight.placeholder = String(Number(fallback.toPrecision(3)));

@@ -5,6 +5,7 @@ import { call, clearErrors, el, markField, showError, unmarkField } from "./api.
 import { Inputs } from "./merge-inputs.js";
 import { checkParams, showParams } from "./params.js";
 import { LONG, RecipeForm } from "./recipe-form.js";
+import { RecipeText, download } from "./recipe-text.js";
 import { showShares } from "./shares.js";
 import { showSnippets } from "./snippets.js";
 
@@ -20,6 +21,15 @@ const inputs = new Inputs($("inputs"), $("input-template"), {
   // That of the first other input which the last preview knew.
   baseModel: (row) => inputs.named.filter((other) => other !== row).map(({ known }) => known?.base_model).find(Boolean) || "",
   isRelative: () => recipe.method?.weights === "relative",
+});
+const recipeText = new RecipeText($("recipe-text"), $("recipe-problems"), {
+  onRead: (request) => {
+    recipe.fromRequest(request);
+    showMethod();
+    showRetrieval();
+    refresh();
+    return recipe.previewRequest();
+  },
 });
 let recipe;
 let timer;
@@ -67,7 +77,7 @@ const list = (items) => el("ul", {}, ...items.map((text) => el("li", {}, text)))
 
 function rankText(preview) {
   const mode = fields.rank_mode.value;
-  const ranks = preview.inputs.filter(Boolean).map(({ rank }) => rank);
+  const ranks = preview.inputs.filter(Boolean).map(({ rank }) => rank).filter(Boolean);
   const origin = new Set(ranks).size > 1 ? `the highest of ${ranks.join(", ")}` : "that of the inputs";
   const file = preview.rank === null ? "" : `The file has rank ${preview.rank}`;
   if (mode === "max_input") return file && `${file}, ${origin}; what does not fit is cut off by its singular values.`;
@@ -93,7 +103,8 @@ function showVerdict(preview, unplaced, warnings) {
   const box = $("verdict");
   const known = preview.inputs.filter(Boolean);
   const count = preview.problems.length;
-  const experts = `${known.length} ${known.length === 1 ? "expert" : "experts"}`;
+  const noun = known.some((input) => input.recipe) ? "input" : "expert";
+  const experts = `${known.length} ${noun}${known.length === 1 ? "" : "s"}`;
   const text = preview.mergeable ? `Ready: ${experts} of ${known[0].base_model || "an unnamed base"}${preview.rank === null ? "" : ` become one of rank ${preview.rank}`}.` : `${count === 1 ? "1 problem stands" : `${count} problems stand`} in the way${unplaced.length === count ? ":" : ", each shown beside its cause."}`;
   box.className = `verdict notice ${preview.mergeable ? (warnings.length ? "warn" : "good") : "bad"}`;
   const parts = [el("p", {}, text)];
@@ -134,10 +145,11 @@ function showRows(norms) {
   for (const row of rows) row.colour(named.indexOf(row));
   $("input-count").textContent = named.length ? `${named.length}` : "";
   $("begin").hidden = !recipe.isBlank;
-  $("pin-inputs").hidden = !named.some(({ known, revision }) => known && !revision.value);
+  $("pin-inputs").hidden = !named.some(({ known, recipe: nested, revision }) => known && !nested && !revision.value);
 }
 
 function showRequest() {
+  recipeText.show(recipe.previewRequest());
   showSnippets($("snippets"), "merges/", recipe.request(), { needsToken: true });
   $("too-long").hidden = !writeAddress(recipe.toAddress(), LONG);
 }
@@ -163,9 +175,15 @@ async function check() {
   }
 }
 
+// Somebody has changed the form.
 function changed() {
+  recipeText.yield();
+  refresh();
+}
+
+function refresh() {
   $("publish-fields").hidden = !fields.publish.checked;
-  if (!recipe.retrieval) recipe.suggestName(inputs.named.map(({ adapter }) => adapter));
+  if (!recipe.retrieval) recipe.suggestName(inputs.named.filter((row) => !row.recipe).map(({ adapter }) => adapter));
   showRows();
   checkParams($("params"), recipe.method?.params);
   clearTimeout(timer);
@@ -197,6 +215,10 @@ function showRetrieval() {
 
 async function submit(event) {
   event.preventDefault();
+  if (!(await recipeText.settle())) {
+    $("recipe-text").focus();
+    return;
+  }
   clearErrors(form);
   if (!isLoggedIn) {
     showRequest();
@@ -220,7 +242,7 @@ async function submit(event) {
 function listen() {
   $("add-input").addEventListener("click", () => { inputs.add().name.focus(); changed(); });
   $("pin-inputs").addEventListener("click", () => {
-    for (const row of inputs.named) if (row.known) row.pin(row.known.revision);
+    for (const row of inputs.named) if (row.known && !row.recipe) row.pin(row.known.revision);
     say("Every input is pinned to the revision that it has now.");
     changed();
   });
@@ -231,13 +253,20 @@ function listen() {
     changed();
   });
   // Before the form's own listener, so that the request is read from the fields of the new choice.
-  fields.method.addEventListener("input", () => { showMethod(); showParams($("params"), recipe.method?.params); });
+  fields.method.addEventListener("input", () => {
+    showMethod();
+    showParams($("params"), recipe.method?.params);
+    fields.rank_mode.value = recipe.defaultRankMode;
+    recipe.showRank();
+  });
   fields.rank_mode.addEventListener("input", () => recipe.showRank());
   fields.output_name.addEventListener("input", () => { recipe.hasNamed = fields.output_name.value !== ""; });
   for (const radio of fields.visibility) radio.addEventListener("input", () => { recipe.hasChosenVisibility = true; });
   form.addEventListener("input", () => { form.querySelector("[data-errors]").replaceChildren(); changed(); });
   form.addEventListener("change", changed);
   form.addEventListener("submit", submit);
+  $("copy-recipe").addEventListener("click", () => navigator.clipboard.writeText($("recipe-text").value).then(() => say("The recipe is copied."), () => $("recipe-text").select()));
+  $("save-recipe").addEventListener("click", () => download(`${fields.output_name.value.trim() || "recipe"}.yaml`, $("recipe-text").value));
 }
 
 async function start() {
@@ -251,7 +280,7 @@ async function start() {
   showRetrieval();
   listen();
   form.querySelector("button[type=submit]").disabled = false;
-  changed();
+  refresh();
 }
 
 start().catch((error) => showError(form, error));

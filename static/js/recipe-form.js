@@ -36,6 +36,11 @@ export class RecipeForm {
     return this.methods.find(({ name }) => name === this.fields.method.value);
   }
 
+  // Some methods leave no choice.
+  get defaultRankMode() {
+    return this.method?.rank_mode ?? "max_input";
+  }
+
   get isBlank() {
     return !this.retrieval && !this.inputs.named.length;
   }
@@ -86,6 +91,25 @@ export class RecipeForm {
     Object.assign(field, { min: kind.min, max: kind.max, step: kind.step, value: value ?? kind.value });
   }
 
+  // The form of a request that the server has read.
+  fromRequest({ method, inputs, params = {}, output = {} }) {
+    const { fields } = this;
+    this.retrieval = Array.isArray(inputs) ? null : inputs.retrieve;
+    this.inputs.replace((Array.isArray(inputs) ? inputs : []).map((input) => ({ ...input, revision: input.revision === "main" ? "" : input.revision })));
+    fields.method.value = method;
+    showParams(this.paramsBox, this.method?.params, params);
+    fields.rank_mode.value = output.rank?.mode ?? this.defaultRankMode;
+    this.showRank(output.rank?.value);
+    fields.dtype.value = output.dtype ?? "";
+    if (!fields.publish.disabled) fields.publish.checked = Boolean(output.name);
+    const [owner, name] = (output.name || "").split("/");
+    this.hasNamed = Boolean(name);
+    if (name) fields.output_name.value = name;
+    if (owner) fields.owner.value = owner;
+    this.hasChosenVisibility = Boolean(output.visibility);
+    if (output.visibility) fields.visibility.value = output.visibility;
+  }
+
   toAddress() {
     const { fields } = this;
     const address = new URLSearchParams();
@@ -95,7 +119,7 @@ export class RecipeForm {
     paramsToAddress(readParams(this.paramsBox, this.method?.params), address);
     const mode = fields.rank_mode.value;
     if (mode in RANK_VALUE) address.set("rank", `${mode}:${fields.rank_value.value}`);
-    else if (mode !== "max_input") address.set("rank", mode);
+    else if (mode !== this.defaultRankMode) address.set("rank", mode);
     if (fields.dtype.value) address.set("dtype", fields.dtype.value);
     if (fields.publish.checked && this.hasNamed) address.set("name", this.name);
     if (!fields.publish.checked && !fields.publish.disabled) address.set("publish", "no");
@@ -110,7 +134,7 @@ export class RecipeForm {
     const method = address.get("method");
     if (this.methods.some(({ name }) => name === method)) fields.method.value = method;
     showParams(this.paramsBox, this.method?.params, paramsFromAddress(address));
-    const [mode, value] = (address.get("rank") || "max_input").split(":");
+    const [mode, value] = (address.get("rank") || this.defaultRankMode).split(":");
     if ([...fields.rank_mode.options].some((option) => option.value === mode)) fields.rank_mode.value = mode;
     this.showRank(value);
     fields.dtype.value = address.get("dtype") || "";

@@ -1,5 +1,8 @@
 """The merge form: checked while one types, every choice in the address, code that asks for the same merge."""
 
+import re
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -190,3 +193,69 @@ def test_fifty_inputs_are_kept_where_no_address_could_hold_them(site: Site, expe
         expect(page.locator("#too-long")).to_be_visible()
         page.reload()
         expect(page.get_by_label("Expert", exact=True)).to_have_count(51)
+
+
+def test_the_text_and_the_form_keep_step(site: Site, experts: None) -> None:
+    with open_browser(site.url, expected=("400 (Bad Request)",)) as (page, _):
+        sign_up(page, "zelda")
+        page.goto("/merge/?input=merle/one:0.25&input=merle/two&name=zelda/both")
+        verdict(page, "Ready")
+        text = page.get_by_label("Recipe as YAML")
+        expect(text).to_have_value(
+            re.compile(r"^format: loradex/v1\nmethod: weighted_sum\ninputs:\n  - adapter: merle/one\n")
+        )
+        page.get_by_label("Method", exact=True).select_option("ties")
+        expect(text).to_have_value(re.compile("method: ties\n"), timeout=60_000)
+
+        # A comment stays; what is written goes into the form, a recipe in the recipe with it.
+        written = """# ours
+method: weighted_sum
+inputs:
+  - {adapter: merle/three, weight: 1}
+  - recipe:
+      method: ties
+      inputs: [{adapter: merle/one}, {adapter: merle/two}]
+    weight: -0.5
+output: {name: zelda/rest, rank: {mode: fixed, value: 3}}
+"""
+        text.fill(written)
+        expect(page.get_by_label("Rank of the file")).to_have_value("3", timeout=60_000)
+        expect(page.get_by_role("combobox", name="Recipe", exact=True)).to_have_value("ties of merle/one, merle/two")
+        expect(page.get_by_label("Method", exact=True)).to_have_value("weighted_sum")
+        expect(page.get_by_label("Name of the merge")).to_have_value("rest")
+        verdict(page, "Ready: 2 inputs of acme/tiny-base become one of rank 3.")
+        expect(text).to_have_value(written)
+        address = page.url
+        page.goto("/")
+        page.goto(address)
+        verdict(page, "Ready: 2 inputs")
+        expect(text).to_have_value(re.compile("weight: -0.5"))
+
+        # What is refused stays in the text, with its places, and is not sent.
+        text.fill(written.replace("ties", "tise").replace("adapter: merle/three", "adaptor: merle/three"))
+        problems = page.locator("#recipe-problems")
+        expect(problems).to_contain_text("inputs[1].recipe.method", timeout=60_000)
+        expect(problems).to_contain_text("has no field 'adaptor'")
+        page.get_by_role("button", name="Merge", exact=True).click()
+        expect(text).to_be_focused()
+        text.fill("method: [")
+        expect(problems).to_contain_text("This is not plain YAML in line 1", timeout=60_000)
+        page.get_by_label("Rank of the file").fill("2")
+        expect(text).to_have_value(re.compile("value: 2\n"), timeout=60_000)
+        expect(problems).to_be_empty()
+
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Download").click()
+        assert saved.value.suggested_filename == "rest.yaml"
+        # Sent at once, before the text has been read: the form waits for it.
+        text.fill(Path(saved.value.path()).read_text().replace("weight: -0.5", "weight: -0.25"))
+        page.get_by_role("button", name="Merge", exact=True).click()
+        wait_for_success(page)
+        page.get_by_role("link", name="Report").click()
+        expect(page.get_by_role("cell", name="ties of merle/one, merle/two")).to_be_visible()
+        document = page.request.get(
+            page.get_by_role("link", name="Download as YAML").get_attribute("href") or ""
+        ).text()
+        assert "weight: -0.25" in document
+        page.get_by_role("link", name="Change and merge again").click()
+        verdict(page, "Ready: 2 inputs")
