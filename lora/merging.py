@@ -103,7 +103,7 @@ def merge(
         dtype = output.dtype or common_dtype(files)
         plain, noted = _plain_inputs(inputs, base, bound, folder, stack)
         noted += lock_warnings_from_base(plain, base) if base is not None else []
-        modules = stack.enter_context(FileModules(plain, weights, bound, cancelled, device))
+        modules = stack.enter_context(_Modules(plain, weights, bound, cancelled, device))
         whole = merge_whole(plain, modules.files, summed, base, dtype)
         spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
         measured = Measurements(modules.n)
