@@ -76,7 +76,7 @@ def lock_warnings_from_base(inputs: Sequence[MergeInput], base: Base) -> Iterato
         left = sorted(_residuals(item, base))
         if left and (typical := median(left)) < CANCELLED:
             text = (
-                f"{item.name} changes q_proj and k_proj so that {1 - typical:.0%} of it cancels in attention, and nothing "
+                f"{item.name} changes q_proj and k_proj so that {1 - typical:.0%} of it cancels in attention; nothing "
                 "cancels in adapters that were only trained. Evidence, not proof, of MergeLock against merging."
             )
             yield _warning("possible_merge_lock", text)

@@ -28,7 +28,7 @@ def coefficients(traits: Any, params: Any, weights: Sequence[float]) -> Coeffici
         traits, params: of the method.
         weights: as it applies them.
     """
-    if traits["weights"] != "absolute":
+    if (traits["family"], traits["weights"]) != ("linear", "absolute"):
         return None
     scale = getattr(params, "scale", 1.0)
     return [scale * weight for weight in weights]

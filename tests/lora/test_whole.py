@@ -139,6 +139,7 @@ def test_equal_vocabularies_are_kept_and_others_refused(tmp_path: Path) -> None:
 def test_other_methods_refuse_what_they_are_not_defined_for(tmp_path: Path) -> None:
     biased = save_adapter(tmp_path / "a", 1, **PLAIN, bias="all")
     plain = save_adapter(tmp_path / "b", 2, **PLAIN)
-    with pytest.raises(NotMergeable, match="Take weighted_sum"):
-        run_merge(tmp_path / "out", [biased, plain], "ties")
-    assert list((tmp_path / "out").iterdir()) == []
+    for method in ("ties", "peft_linear", "slerp"):
+        with pytest.raises(NotMergeable, match="Take weighted_sum"):
+            run_merge(tmp_path / method, [biased, plain], method)
+        assert list((tmp_path / method).iterdir()) == []
