@@ -23,10 +23,11 @@ class _Method:
 
     Attributes:
         name: ours.
-        parameters: mergekit's name → ours and mergekit's default; one value for all models.
+        parameters: mergekit's name → ours and mergekit's default, None where we ask for it; one value for all models.
         params: what mergekit does always and we do where asked to.
         normalize: mergekit's default of dividing absolute weights by their sum; None: the weights are relative anyway.
         weighted: whether mergekit's method looks at weights.
+        adds: whether it adds entries times their weights, where ours are relative: the scale makes up for it.
     """
 
     name: str
@@ -34,14 +35,21 @@ class _Method:
     params: Mapping[str, Any] = field(default_factory=dict)
     normalize: bool | None = None
     weighted: bool = True
+    adds: bool = False
 
 
 _SCALE = ("scale", 1.0)
-_DENSITY = ("density", 1.0)
+_SPARSE = {"density": ("density", 1.0), "lambda": _SCALE}
 METHODS: dict[str, _Method] = {
     "linear": _Method("weighted_sum", normalize=True),
     "task_arithmetic": _Method("weighted_sum", {"lambda": _SCALE}, normalize=False),
-    "ties": _Method("ties", {"density": _DENSITY, "lambda": _SCALE}, {"semantics": "mergekit"}),
+    "ties": _Method("ties", _SPARSE, {"semantics": "mergekit"}),
+    "dare_linear": _Method("dare", _SPARSE, normalize=False, adds=True),
+    "dare_ties": _Method("dare_ties", _SPARSE, {"semantics": "mergekit"}, adds=True),
+    "breadcrumbs": _Method(
+        "breadcrumbs", _SPARSE | {"density": ("density", None), "gamma": ("gamma", 0.01)}, normalize=False, adds=True
+    ),
+    "sce": _Method("sce", {"select_topk": ("density", 1.0)}, weighted=False),
     "nuslerp": _Method("nuslerp"),
     "multislerp": _Method("multislerp"),
     "karcher": _Method("karcher", {"max_iter": ("max_iter", 10), "tol": ("tol", 1e-5)}, weighted=False),
@@ -83,19 +91,21 @@ def document_of(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_mergekit(document: dict[str, Any], source: str) -> dict[str, Any]:
     _refuse_unknown("", document, _KEYS)
-    name = document["merge_method"]
-    method = METHODS.get(name) if isinstance(name, str) else None
+    name = str(document["merge_method"])
+    method = METHODS.get(name)
     if method is None:
         why = f": {_WHY_NOT[name]}" if name in _WHY_NOT else f". Known: {', '.join(METHODS)}"
-        raise _refusal("merge_method", f"merge_method {str(name)[:60]!r} is not one that is understood here{why}.")
+        raise _refusal("merge_method", f"merge_method {name[:60]!r} is not one that is understood here{why}.")
     models = list(_models(document, source, method))
     shared = _parameters("parameters", document.get("parameters", {}), _allowed(method, shared=True))
     normalize = shared.get("normalize", method.normalize)
     if not isinstance(normalize, bool | None):
         raise _refusal("parameters.normalize", "normalize is true or false.")
-    weights = _weights([(model, shared | model.parameters) for model in models], normalize)
+    weights, factor = _weights(method, [(model, shared | model.parameters) for model in models], normalize)
     inputs = [model.source | ({} if w is None else {"weight": w}) for model, w in zip(models, weights, strict=True)]
     params = {ours: _common(models, shared, theirs, default) for theirs, (ours, default) in method.parameters.items()}
+    if method.adds:
+        params["scale"] *= factor
     request = {"method": method.name, "inputs": inputs, "params": params | dict(method.params)}
     return request | _base_of(document, models) | _output_of(document)
 
@@ -149,18 +159,23 @@ def _parameters(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any
     return value
 
 
-def _weights(models: list[tuple[_Model, dict[str, Any]]], normalize: bool | None) -> list[float | None]:
+def _weights(
+    method: _Method, models: list[tuple[_Model, dict[str, Any]]], normalize: bool | None
+) -> tuple[list[float | None], float]:
+    """Return our weights, and for a method that adds the factor by which mergekit's result is larger than ours."""
     weights = [parameters.get("weight") for _, parameters in models]
-    if normalize is None:
-        return weights
+    if normalize is None and not method.adds:
+        return weights, 1.0
     for (model, _), weight in zip(models, weights, strict=True):
         if weight is None:
             where = f"{model.where}.parameters.weight"
             raise _refusal(where, f"{where} is missing: mergekit's method has no default for it.")
-    total = sum(weight for weight in weights if weight is not None)
-    if normalize and abs(total) < 1e-8:
+    total = sum(weight for weight in weights if weight is not None) if normalize else 1.0
+    if abs(total) < 1e-8:
         raise _refusal("parameters.normalize", "The weights add up to zero and cannot be normalized.")
-    return [weight / total if normalize and weight is not None else weight for weight in weights]
+    if method.adds:
+        return weights, sum(abs(weight) for weight in weights if weight is not None) / len(weights) / total
+    return [weight / total for weight in weights if weight is not None], 1.0
 
 
 def _common(models: list[_Model], shared: dict[str, Any], key: str, default: Any) -> Any:
@@ -168,7 +183,10 @@ def _common(models: list[_Model], shared: dict[str, Any], key: str, default: Any
     if len(values) > 1:
         text = f"{key} differs between the models; here it is one number for all of them."
         raise _refusal(f"{models[-1].where}.parameters.{key}", text)
-    return next(iter(values), default)
+    value = next(iter(values), default)
+    if value is None:
+        raise _refusal(f"parameters.{key}", f"parameters.{key} is missing.")
+    return value
 
 
 def _base_of(document: dict[str, Any], models: list[_Model]) -> dict[str, Any]:
