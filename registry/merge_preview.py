@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lora.mergeable import merge_warnings
+from lora.dora import is_dora
+from lora.merge_lock import lock_warning
+from lora.merge_preview import measure_warnings
+from lora.merge_report import energy_rows
 from lora.recipe import known_rank
 from lora.recipe_reader import Flaw
 from lora.recipe_tree import Step
@@ -106,3 +110,10 @@ def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
         yield {"code": "new_revision", "message": f"{name} exists: the merge becomes its next revision."}
     if not user.is_authenticated:
         yield {"code": "not_authenticated", "message": "Log in to merge; a name is checked then."}
+def _lock_warnings(reading: Reading) -> Iterator[dict[str, str]]:
+    for revision in first_places(reading.places).values():
+        if warning := lock_warning(revision.adapter.full_name, revision.modules):
+            yield warning
+
+
+    yield from _lock_warnings(reading)

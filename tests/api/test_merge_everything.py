@@ -99,6 +99,20 @@ def test_biases_of_the_base_need_weights_that_sum_to_one(ada, with_tensors):
     assert merge(ada).status_code == 202
 
 
+def test_a_preview_tells_of_weights_that_dwarf_the_rest(ada, adapter_files):
+    shapes = {f"model.layers.0.self_attn.{name}": (8, 8) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    files = adapter_files(modules=shapes)
+    tensors = {
+        name: tensor * 50 if ("q_proj" in name or "k_proj" in name) and "lora_B" in name else tensor
+        for name, tensor in load(files[WEIGHTS]).items()
+    }
+    ada.ready("ada/a", files | {WEIGHTS: save(tensors)})
+    ada.ready("ada/b", adapter_files(modules=shapes, seed=1))
+    body = {"method": "weighted_sum", "inputs": [{"adapter": "ada/a"}, {"adapter": "ada/b"}]}
+    found = [w for w in ada.post("/merges/preview/", body).json()["warnings"] if w["code"] == "possible_merge_lock"]
+    assert [w["message"].split()[0] for w in found] == ["ada/a"]
+
+
 @pytest.mark.parametrize("init", ["pissa", "olora", "corda", "loftq"])
 def test_adapters_of_a_modified_base_say_how_to_convert_them(ada, adapter_files, init):
     ada.ready("ada/a", adapter_files(config_overrides={"init_lora_weights": init}))
