@@ -3,11 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lora.mergeable import merge_warnings
-from lora.dora import is_dora
 from lora.merge_lock import lock_warning
-from lora.merge_preview import measure_warnings
-from lora.merge_report import energy_rows
+from lora.mergeable import merge_warnings
 from lora.recipe import known_rank
 from lora.recipe_reader import Flaw
 from lora.recipe_tree import Step
@@ -96,9 +93,16 @@ def _norm(source: Revision | Step[Revision] | None) -> float | None:
     return source.norm if isinstance(source, Revision) else None
 
 
+def _lock_warnings(reading: Reading) -> Iterator[dict[str, str]]:
+    for revision in first_places(reading.places).values():
+        if warning := lock_warning(revision.adapter.full_name, revision.modules):
+            yield warning
+
+
 def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
     adapters = [revision.adapter for revision in first_places(reading.places).values()]
     yield from licenses.warnings({adapter.full_name: adapter.license for adapter in adapters})
+    yield from _lock_warnings(reading)
     if reading.output is None:
         return
     private = [adapter.full_name for adapter in adapters if adapter.visibility == Adapter.Visibility.PRIVATE]
@@ -110,10 +114,3 @@ def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
         yield {"code": "new_revision", "message": f"{name} exists: the merge becomes its next revision."}
     if not user.is_authenticated:
         yield {"code": "not_authenticated", "message": "Log in to merge; a name is checked then."}
-def _lock_warnings(reading: Reading) -> Iterator[dict[str, str]]:
-    for revision in first_places(reading.places).values():
-        if warning := lock_warning(revision.adapter.full_name, revision.modules):
-            yield warning
-
-
-    yield from _lock_warnings(reading)
