@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lora.merges import Module
 
 SAMPLED_ROWS = 32
+ROUNDING = 1e-12  # of energies
 ENTRIES_AT_ONCE = 2**22  # counted in float32, which is exact below 2²⁴
 # √eps: what is weaker than this beside the strongest direction, products of float64 do not tell from rounding
 NEGLIGIBLE = 2**-26
@@ -219,14 +220,13 @@ class EnergyCurve:
         self._total += float(energies.sum()) if total is None else total
 
     @property
-    def highest_rank(self) -> int:
-        """The lowest rank that keeps all that was counted, at least 1."""
-        above = self._by_rank > self._total * torch.finfo(torch.float64).eps
-        return max(1, int(above.sum()))
-
-    def kept(self, rank: int) -> float:
-        """Return the share that a rank keeps, 1 where there is nothing to keep."""
-        return min(1.0, float(self._by_rank[:rank].sum()) / self._total) if self._total else 1.0
+    def kept(self) -> list[float]:
+        """What the ranks 1, 2, … keep, up to the highest that adds anything; [1.0] where there is nothing."""
+        if not self._total:
+            return [1.0]
+        above = int((self._by_rank > self._total * ROUNDING).sum())
+        shares = self._by_rank[: max(1, above)].cumsum(0) / self._total
+        return [float(f"{share:.{DIGITS}g}") for share in shares.clamp(max=1).tolist()]
 
 
 @dataclass(frozen=True)

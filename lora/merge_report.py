@@ -27,6 +27,7 @@ DECIMALS = 6  # of shares
 # layer only.
 MANY_PAIRS = 50_000
 NO_LAYER = "none"
+WHOLE = 1 - 1e-6
 
 MergeReport = dict[str, Any]
 
@@ -163,23 +164,24 @@ def merge_report(
         "norms": measured.norms,
         "contributions": measured.contributions,
         "by_layer": measured.by_layer,
-        "energy": energy_rows(curve, rank),
+        "energy": energy_rows(curve.kept, rank),
         "per_module": rows,
         "interference": interference,
         "warnings": warnings,
     }
 
 
-def energy_rows(curve: EnergyCurve, *ranks: int) -> list[dict[str, Any]]:
-    """Return `[{rank, kept}]`, ascending: at the ranks that vLLM serves, some lower ones, these, and the whole."""
-    whole = curve.highest_rank
-    end = next((rank for rank in MAX_LORA_RANKS if rank >= whole), whole)
-    shown = {1, 2, 4, whole, *MAX_LORA_RANKS, *ranks}
-    return [
-        {"rank": rank, "kept": round(curve.kept(rank), DECIMALS)}
-        for rank in sorted(shown)
-        if rank <= max(end, *ranks, 1)
-    ]
+def energy_rows(kept: Sequence[float], *ranks: int) -> list[dict[str, Any]]:
+    """Return `[{rank, kept}]`, ascending: for the ranks that vLLM serves, some lower ones, these, and the whole.
+
+    Args:
+        kept: what ranks 1, 2, … keep; above the last there is no more to know.
+    """
+    is_whole = kept[-1] > WHOLE
+    end = next((rank for rank in MAX_LORA_RANKS if rank >= len(kept)), len(kept)) if is_whole else len(kept)
+    shown = {rank for rank in (1, 2, 4, len(kept), *MAX_LORA_RANKS) if rank <= end}
+    shown |= {rank for rank in ranks if is_whole or rank <= len(kept)}
+    return [{"rank": rank, "kept": kept[min(rank, len(kept)) - 1]} for rank in sorted(shown)]
 
 
 def _module_rows(measured: Measurements, spectra: Sequence[tuple[Tensor, float]], rank: int) -> list[dict[str, Any]]:

@@ -83,9 +83,8 @@ def merge(
         base: the base's weights; without them DoRA adapters are refused, and biases that do not average out.
         running: the base in memory, for methods that need "base_model"; the report then has `found`, what they found
             out with it, such as `found.weights`.
-    Returns: `{energy_kept, relative_error, norms, contributions, by_layer, energy, per_module, interference, warnings}`,
-        see `lora.merge_report`. The errors are those of the truncation; rounding to the output's dtype comes on top.
-        `norm_in` is without weights. `interference` compares the inputs as they are, see `Interference.as_json`.
+    Returns: the report, see `lora.merge_report`. The errors are those of the truncation; rounding to the output's dtype
+        comes on top. `norm_in` is without weights, and `interference` compares the inputs as they are.
     Raises:
         InvalidParams, UnknownMethod, NotMergeable: the recipe is refused.
         BaseNotHere: the method needs the base in memory.
@@ -103,7 +102,7 @@ def merge(
         dtype = output.dtype or common_dtype(files)
         plain, noted = _plain_inputs(inputs, base, bound, folder, stack)
         noted += lock_warnings_from_base(plain, base) if base is not None else []
-        modules = stack.enter_context(_Modules(plain, weights, bound, cancelled, device))
+        modules = stack.enter_context(FileModules(plain, weights, bound, cancelled, device))
         whole = merge_whole(plain, modules.files, summed, base, dtype)
         spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
         measured = Measurements(modules.n)
@@ -111,9 +110,10 @@ def merge(
             adapted = stack.enter_context(AdaptedModel(running.model, modules.files))
             modules.probe = Probe(running, adapted, plain, weights, modules.check_wanted)
         for module, merged in MERGES.get(method).run(modules, parsed):
-            spectrum = _spectrum(merged, bound)
+            whole_spectrum = _spectrum(merged, bound)
+            spectrum = whole_spectrum if bound is None else whole_spectrum.truncate(bound)
             A, B = _side_by_side(merged.terms) if isinstance(merged, Stacked) else (spectrum.A, spectrum.B)
-            spool.append(module, A, B, spectrum)
+            spool.append(module, A, B, whole_spectrum)
             measured.add(module, spectrum)
             progress(0.95 * len(spool.layouts) / len(modules))
         modules.check_complete(spool.layouts)
@@ -154,7 +154,7 @@ def _plain_inputs(
     return plain, warnings
 
 
-class _Modules:
+class FileModules:
     """The modules of a recipe, read from the files anew by every iteration."""
 
     def __init__(
@@ -241,12 +241,11 @@ class _Spool:
 
 
 def _spectrum(merged: Merged, bound: int | None) -> Spectrum:
+    """Return as much of the spectrum as is known without more work than the output's rank asks for."""
     if isinstance(merged, Elementwise):
-        whole = streamed_spectrum(merged, bound)
-    else:
-        with one_thread():
-            whole = low_rank_spectrum(merged.terms if isinstance(merged, Stacked) else merged)
-    return whole if bound is None else whole.truncate(bound)
+        return streamed_spectrum(merged, bound)
+    with one_thread():
+        return low_rank_spectrum(merged.terms if isinstance(merged, Stacked) else merged)
 
 
 def _side_by_side(terms: Sequence[Factors]) -> tuple[Tensor, Tensor]:

@@ -1,22 +1,44 @@
 """What would come of a merge request: checked as `POST /merges/` checks it, nothing stored."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from lora.dora import is_dora
 from lora.merge_lock import lock_warning
+from lora.merge_preview import measure_warnings
+from lora.merge_report import energy_rows
 from lora.mergeable import merge_warnings
+from lora.merging import MergeInput as InputFile
 from lora.recipe import known_rank
-from lora.recipe_reader import Flaw
+from lora.recipe_reader import Draft, Flaw
 from lora.recipe_tree import Step
 from registry import licenses
+from registry.describe import job_json
 from registry.errors import AppError, NotMergeable
+from registry.merge_measures import DIRECT_BYTES, Answer, measures_of
 from registry.merges import check_inputs, described_files, first_places
 from registry.models import Adapter, Revision
 from registry.queries import Caller
 from registry.recipe_requests import Reading, Resolve, read_recipe
-from registry.recipes import adapter_and_revision, step_json
+from registry.recipes import Parent, adapter_and_revision, parents_of, step_json
 
 Problem = dict[str, Any]
+# Of the measures, what is answered as it is.
+MEASURES = (
+    "cosine",
+    "overlap",
+    "overlap_in",
+    "overlap_chance",
+    "sign_conflict",
+    "stable_rank",
+    "contributions",
+    "dominates",
+)
+TOO_LARGE = {
+    "code": "not_measured",
+    "message": f"Together the files are over {DIRECT_BYTES // 10**6} MB: log in to have a worker measure them.",
+}
 
 
 def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any]:
@@ -27,17 +49,74 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
     if files:
         reading.check(check_inputs, places, files, None if reading.flaws else reading.draft.step)
     spec = reading.output.spec if reading.output else None
+    rank = known_rank(spec, files) if spec and files else None
+    measured = _Measured.of(user, reading, list(places.values()), files, rank)
     problems = [problem for flaw in reading.flaws for problem in _problems(flaw)]
     return {
         "mergeable": not problems,
         "recipe": reading.request,
         "problems": problems,
-        "warnings": [*merge_warnings(files), *_warnings(user, reading)],
+        "warnings": [*merge_warnings(files), *_warnings(user, reading), *measured.warnings],
         "inputs": _inputs(reading),
         "norms": [_norm(source) for source in _sources(reading)],
-        "rank": known_rank(spec, files) if spec and files else None,
+        "rank": rank,
         "license": licenses.suggest(revision.adapter.license for revision in reading.places.values()) or None,
+        **measured.as_json(),
     }
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """How the adapters relate, as far as it is known.
+
+    Attributes:
+        parents: what was measured, in this order; in a recipe of recipes the adapters of the whole tree.
+    """
+
+    parents: list[Parent] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
+    rank: int | None = None
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, user: Caller, reading: Reading, revisions: list[Revision], files: list[InputFile], rank: int | None
+    ) -> "_Measured":
+        """Measured once nothing stands in the way of adding the inputs up, whatever else is wrong."""
+        draft = reading.draft
+        is_comparable = files and draft and draft.applied and None not in draft.sources
+        in_the_way = any(flaw.where.startswith(("inputs", "weights", "method")) for flaw in reading.flaws)
+        # The change of a DoRA adapter is not B·A.
+        if not is_comparable or in_the_way or any(map(is_dora, files)):
+            return cls()
+        parents = _parents(draft)
+        by_revision = {revision.pk: file for revision, file in zip(revisions, files, strict=True)}
+        weights = [parent.weight for parent in parents]
+        answer = measures_of(user, [parent.revision for parent in parents], weights)
+        if answer.measures:
+            ordered = [by_revision[parent.revision.pk] for parent in parents]
+            warnings = list(measure_warnings(answer.measures, ordered, weights, rank))
+        else:
+            warnings = [] if answer.job else [TOO_LARGE]
+        return cls(parents, answer, rank, warnings)
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.answer.measures or {}
+        ranks = [] if self.rank is None else [self.rank]
+        shown = {name: found.get(name) for name in MEASURES}
+        parents = [adapter_and_revision(parent.revision) | {"weight": parent.weight} for parent in self.parents]
+        return shown | {
+            "energy": energy_rows(found["kept"], *ranks) if found else None,
+            "measured": parents if found else None,
+            "job": job_json(self.answer.job) if self.answer.job else None,
+        }
+
+
+def _parents(draft: Draft[Revision]) -> list[Parent]:
+    """The adapters with the weights that the method applies; in a tree with the products of the weights as given."""
+    if draft.step.is_flat:
+        return [Parent(source, weight) for source, weight in zip(draft.sources, draft.applied, strict=True)]
+    return parents_of(draft.step)
 
 
 def _comparable(reading: Reading) -> dict[str, Revision]:

@@ -71,12 +71,17 @@ def local_files(recipe: Recipe, stack: ExitStack) -> Step[InputFile]:
     revisions = [parent.revision for parent in recipe.parents]
     prefetch_related_objects(revisions, "files__blob")
     for revision in revisions:
-        weights, config = (revision.file(path).blob for path in (WEIGHTS, CONFIG))
-        path = stack.enter_context(local_path(weights))
-        with path.open("rb") as stream:
-            described = describe_file(stream, weights.size_bytes, config)
-        files[revision.pk] = _input_file(revision, path, weights.sha256, *described)
+        files[revision.pk] = local_file(revision, stack)
     return recipe.step.map(lambda revision: files[revision.pk])
+
+
+def local_file(revision: Revision, stack: ExitStack) -> InputFile:
+    """One adapter, verified; its file stays readable until `stack` closes. Raises: BlobDamaged, StoreUnavailable."""
+    weights, config = (revision.file(path).blob for path in (WEIGHTS, CONFIG))
+    path = stack.enter_context(local_path(weights))
+    with path.open("rb") as stream:
+        described = describe_file(stream, weights.size_bytes, config)
+    return _input_file(revision, path, weights.sha256, *described)
 
 
 def described_files(revisions: Iterable[Revision]) -> list[InputFile]:

@@ -67,12 +67,7 @@ class Recipe:
     @property
     def parents(self) -> list[Parent]:
         """Every revision of the tree once, in the order of their first places."""
-        revisions: dict[int, Revision] = {}
-        weights: dict[int, float] = {}
-        for leaf in self.step.leaves:
-            revisions.setdefault(leaf.source.pk, leaf.source)
-            weights[leaf.source.pk] = weights.get(leaf.source.pk, 0.0) + leaf.weight
-        return [Parent(revision, weights[pk]) for pk, revision in revisions.items()]
+        return parents_of(self.step)
 
     @property
     def places(self) -> dict[str, Revision]:
@@ -112,6 +107,16 @@ class Recipe:
         positions = {parent.revision.pk: position for position, parent in enumerate(self.parents)}
         inputs: Inputs = step_json(self.step, lambda revision: {"parent": positions[revision.pk]})["inputs"]
         return inputs
+
+
+def parents_of(step: Step[Revision]) -> list[Parent]:
+    """Every revision of a step's tree once, in the order of their first places."""
+    revisions: dict[int, Revision] = {}
+    weights: dict[int, float] = {}
+    for leaf in step.leaves:
+        revisions.setdefault(leaf.source.pk, leaf.source)
+        weights[leaf.source.pk] = weights.get(leaf.source.pk, 0.0) + leaf.weight
+    return [Parent(revision, weights[pk]) for pk, revision in revisions.items()]
 
 
 def adapter_and_revision(revision: Revision) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from registry.queries import worker_is_heard
 KINDS = {
     "ingest": "check of an upload",
     "merge": "merge",
+    "preview": "measuring for a merge",
     "snapshot": "index",
     "import_folder": "import",
     "reembed": "re-embedding",

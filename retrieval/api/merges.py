@@ -84,6 +84,17 @@ PROBLEM = inline_serializer(
     },
     many=True,
 )
+
+
+def _matrix(meaning: str) -> serializers.ListField:
+    rows = serializers.ListField(child=serializers.FloatField(allow_null=True))
+    return serializers.ListField(child=rows, allow_null=True, help_text=f"(n, n): {meaning}")
+
+
+def _list(meaning: str) -> serializers.ListField:
+    return serializers.ListField(child=serializers.FloatField(), allow_null=True, help_text=meaning)
+
+
 MERGE_PREVIEW = inline_serializer(
     "MergePreview",
     {
@@ -100,6 +111,32 @@ MERGE_PREVIEW = inline_serializer(
             child=serializers.FloatField(allow_null=True), help_text="‖ΔW‖ of every input, without its weight"
         ),
         "rank": serializers.IntegerField(allow_null=True, help_text="of the file; null where the result decides"),
+        "measured": serializers.ListField(
+            child=serializers.JSONField(),
+            allow_null=True,
+            help_text="[{adapter, revision, weight}]: what the following is about, in this order: the inputs, or all "
+            "adapters of a recipe of recipes. Null where nothing could be measured, as are they",
+        ),
+        "cosine": _matrix("of the whole ΔW"),
+        "overlap": _matrix("‖UᵢᵀUⱼ‖²/min(r) of the column spaces, what they write to: 0 none, 1 one within the other"),
+        "overlap_in": _matrix("the same of the row spaces, what they read from"),
+        "overlap_chance": serializers.DictField(
+            allow_null=True, help_text="{out, in}: per adapter r/d, what random subspaces share; of a pair the larger"
+        ),
+        "sign_conflict": _matrix(
+            "share of differing signs in sampled rows; 0.5 is unrelated, null is nothing in common"
+        ),
+        "stable_rank": _list("Σσ²/σ₁² per adapter"),
+        "contributions": _list("per adapter its signed share of the weighted sum; null where that is zero"),
+        "dominates": serializers.DictField(
+            allow_null=True, help_text="{input, ratio}: a position at least twice as strong as any other, or null"
+        ),
+        "energy": serializers.ListField(
+            child=serializers.JSONField(),
+            allow_null=True,
+            help_text="[{rank, kept}]: share of ‖ΔW‖² of the weighted sum that a file of this rank keeps",
+        ),
+        "job": serializers.JSONField(allow_null=True, help_text="that measures large files, or did; else null"),
         "license": serializers.CharField(
             allow_null=True, help_text="that covers the inputs' licences; null where none is known to"
         ),
@@ -134,10 +171,16 @@ class MergePreview(APIView):
     permission_classes = [AllowAny]
     parser_classes = [BoundedJSONParser, YAMLParser]
 
-    @extend_schema(request=RECIPE, responses={200: MERGE_PREVIEW, 503: ERROR})
+    @extend_schema(request=RECIPE, responses={200: MERGE_PREVIEW, 202: MERGE_PREVIEW, 503: ERROR})
     def post(self, request: Request) -> Response:
-        """Check a recipe as `POST /merges/` does, without storing anything: what stands in its way, and where."""
-        return Response(preview_merge(request.user, request.data, partial(resolve_inputs, request.user)))
+        """Check a recipe as `POST /merges/` does, without storing anything: what stands in its way, and where.
+
+        What the adapters do to each other is measured at once, or where they are large by a job, which is answered with
+        202; the same request again gives what it measured.
+        """
+        preview = preview_merge(request.user, request.data, partial(resolve_inputs, request.user))
+        is_open = preview["job"] and preview["job"]["status"] not in Job.FINAL
+        return Response(preview, status=202 if is_open else 200)
 
 
 class MergeDetail(APIView):

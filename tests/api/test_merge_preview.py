@@ -165,7 +165,7 @@ def test_warnings_name_private_parents_and_a_taken_name(ada, two, adapter_files)
     ada.ready("ada/secret", adapter_files(seed=3), visibility="private", license="apache-2.0")
     recipe = {
         "method": "weighted_sum",
-        "inputs": [*two, {"adapter": "ada/secret"}],
+        "inputs": [*two, {"adapter": "ada/secret", "weight": 2}],
         "output": {"name": "ada/one", "visibility": "public"},
     }
     body = preview(ada, recipe)
