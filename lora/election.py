@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from lora.algebra import one_thread
 from lora.elementwise import Elementwise, entry_blocks, order_statistics
 from lora.lazy_torch import torch
 from lora.masks import uniform
@@ -37,6 +38,7 @@ def merge_entries(
         for module in modules:
             yield module, [delta.scaled(scale) for delta in module.weighted]
         return
+    rule_of = one_thread()(rule_of)  # it passes over blocks, as the merge does
     shared = rule_of(modules) if scope == "global" else None
     for module in modules:
         yield module, Elementwise(module.deltas, partial(_scaled, shared or rule_of([module]), scale, module))

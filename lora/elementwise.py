@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from lora.algebra import Spectrum, balanced, numerical_rank
+from lora.algebra import Spectrum, balanced, numerical_rank, one_thread
 from lora.lazy_torch import torch
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class Elementwise:
 
     def _compute(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, entries in entry_blocks(self.deltas):
-            yield rows, self.combine(rows, entries).float()
+            with one_thread():
+                block = self.combine(rows, entries).float()
+            yield rows, block
 
 
 def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:
@@ -77,8 +79,9 @@ def entry_blocks(deltas: Sequence[Factors]) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, d_out, height):
         rows = slice(start, min(start + height, d_out))
         entries = deltas[0].A.new_empty(len(deltas), rows.stop - start, d_in, dtype=torch.float32)
-        for i, delta in enumerate(deltas):
-            entries[i] = (delta.B[rows] * delta.scaling) @ delta.A
+        with one_thread():
+            for i, delta in enumerate(deltas):
+                entries[i] = (delta.B[rows] * delta.scaling) @ delta.A
         yield rows, entries
 
 
@@ -96,6 +99,7 @@ def kth_largest(blocks: Callable[[], Iterable[Tensor]], k: int) -> float:
     return order_statistics(lambda: ((0, block) for block in blocks()), {0: [k]})[0][0]
 
 
+@one_thread()
 def order_statistics(
     blocks: Callable[[], Iterable[tuple[int, Tensor]]], ranks: Mapping[int, Sequence[int]]
 ) -> dict[int, list[float]]:
@@ -159,7 +163,8 @@ def streamed_spectrum(delta: Elementwise, rank: int | None) -> Spectrum:
     """
     smaller = min(delta.shape)
     if rank is not None and smaller > EXACT_SIDE and rank + OVERSAMPLE < smaller // 2:
-        return _randomized_spectrum(delta, rank)
+        with one_thread():
+            return _randomized_spectrum(delta, rank)
     return _gram_spectrum(delta)
 
 
