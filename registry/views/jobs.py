@@ -12,12 +12,14 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from registry.describe import merge_json
 from registry.errors import Conflict
 from registry.import_jobs import KIND as IMPORT
 from registry.jobs import cancel
 from registry.models import Job
 from registry.queries import find_job, own_jobs
 from registry.views.imports import results
+from registry.views.merges import form_query
 from registry.views.pages import page
 from registry.views.progress import failure_of, is_open, kind_words, poll_s, progress_of
 
@@ -88,6 +90,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         **failure_of(row),
         **_log(row),
         **(results(request, row) if row.kind == IMPORT else {}),
+        **({"form_query": form_query(merge_json(row.merge))} if row.merge else {}),
     }
     template = "jobs/status.html" if "HX-Request" in request.headers else "jobs/page.html"
     return render(request, template, context)

@@ -102,12 +102,18 @@ export class RecipeForm {
     this.showRank(output.rank?.value);
     fields.dtype.value = output.dtype ?? "";
     if (!fields.publish.disabled) fields.publish.checked = Boolean(output.name);
+    this.#keepName(output.name);
     const [owner, name] = (output.name || "").split("/");
     this.hasNamed = Boolean(name);
     if (name) fields.output_name.value = name;
     if (owner) fields.owner.value = owner;
     this.hasChosenVisibility = Boolean(output.visibility);
     if (output.visibility) fields.visibility.value = output.visibility;
+  }
+
+  // Who has to log in first finds the name again in the address.
+  #keepName(name) {
+    this.laterName = this.fields.publish.disabled ? name : null;
   }
 
   toAddress() {
@@ -122,6 +128,7 @@ export class RecipeForm {
     else if (mode !== this.defaultRankMode) address.set("rank", mode);
     if (fields.dtype.value) address.set("dtype", fields.dtype.value);
     if (fields.publish.checked && this.hasNamed) address.set("name", this.name);
+    else if (this.laterName) address.set("name", this.laterName);
     if (!fields.publish.checked && !fields.publish.disabled) address.set("publish", "no");
     if (this.hasChosenVisibility) address.set("visibility", fields.visibility.value);
     return address;
@@ -140,6 +147,7 @@ export class RecipeForm {
     fields.dtype.value = address.get("dtype") || "";
     if (fields.dtype.selectedIndex < 0) fields.dtype.value = "";
     if (!fields.publish.disabled) fields.publish.checked = address.get("publish") !== "no";
+    this.#keepName(address.get("name"));
     const [owner, name] = (address.get("name") || "").split("/");
     this.hasNamed = Boolean(name);
     if (name) fields.output_name.value = name;
