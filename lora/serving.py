@@ -54,12 +54,12 @@ def judge(config: LoraConfig, layout: Layout, base: BaseModules | None) -> dict[
 
 def obstacles_to_export(config: LoraConfig, layout: Layout, engine: Engine, base: BaseModules | None) -> list[str]:
     """Return why no export makes the adapter servable by the engine, a sentence each; empty where one does."""
-    verdict = judge(config, layout, base)[engine]
-    reasons = [] if verdict.servable else list(verdict.reasons)
-    subject = Subject(config, layout, base)
+    subject, reasons = Subject(config, layout, base), []
     for rule in RULES:
-        if not rule.carried and engine not in rule.effects and (text := rule.says(subject)):
-            reasons.append(f"{text}, which a plain LoRA cannot hold: download it as it is.")
+        in_the_way = engine in rule.effects and not rule.mended
+        if (in_the_way or not rule.carried) and (text := rule.says(subject)):
+            end = _effect(engine, rule) if in_the_way else "which a plain LoRA cannot hold: download it as it is."
+            reasons.append(f"{text}, {end}")
     return reasons
 
 
@@ -72,13 +72,17 @@ def needed_zero_pairs(layout: Layout, engine: Engine, base: BaseModules | None) 
 
 def _verdict(engine: Engine, subject: Subject, found: list[tuple[Rule, str]]) -> Verdict:
     hits = [(rule, text) for rule, text in found if engine in rule.effects]
-    reasons = tuple(f"{text}, which {ENGINES[engine]} {rule.effects[engine]}." for rule, text in hits)
+    reasons = tuple(f"{text}, {_effect(engine, rule)}" for rule, text in hits)
     lasting = {rule.effects[engine] for rule, _ in hits if not rule.mended}
     word: Word = "yes-after-export" if hits else "yes"
     if lasting:
         word = "no" if REFUSED in lasting else "wrong-silently"
     flag = max_lora_rank(max(subject.ranks, default=subject.config.r)) if engine == "vllm" else None
     return Verdict(word, reasons, tuple(_cautions(engine, subject)), flag)
+
+
+def _effect(engine: Engine, rule: Rule) -> str:
+    return f"which {ENGINES[engine]} {rule.effects[engine]}."
 
 
 def _cautions(engine: Engine, subject: Subject) -> Iterator[str]:

@@ -174,7 +174,7 @@ def _keyless_group(subject: Subject) -> str | None:
     """q, or q and k, without v."""
     values = [path for path in incomplete_groups(subject.layout.modules, subject.base) if path.endswith("v_proj")]
     queries = [p for p in values if p.removesuffix("v_proj") + "q_proj" in subject.layout.modules]
-    return f"It adapts q_proj without v_proj ({listed(queries, 2)} is missing)" if queries else None
+    return f"It adapts q_proj without v_proj (no {listed(queries, 2)})" if queries else None
 
 
 def _skipped_group(subject: Subject) -> str | None:
@@ -182,7 +182,7 @@ def _skipped_group(subject: Subject) -> str | None:
     missing = [
         p for p in incomplete_groups(subject.layout.modules, subject.base) if p.endswith(("q_proj", "gate_proj"))
     ]
-    return f"It adapts a part of a fused layer only ({listed(missing, 2)} is missing)" if missing else None
+    return f"It adapts a part of a fused layer only (no {listed(missing, 2)})" if missing else None
 
 
 def _unknown_shapes(subject: Subject) -> str | None:
@@ -196,7 +196,7 @@ def _unknown_shapes(subject: Subject) -> str | None:
 
 def _gaps(subject: Subject) -> str | None:
     missing = list(missing_layers(subject.layout.modules, subject.base))
-    return f"It leaves out layers of a kind that it adapts ({listed(missing, 2)})" if missing else None
+    return f"It leaves out layers of a kind that it adapts (no {listed(missing, 2)})" if missing else None
 
 
 RULES = (

@@ -32,6 +32,16 @@ def test_the_page_of_an_adapter_shows_what_one_decides_by(browser: Client, uploa
     assert f"/api/v1/adapters/ada/capitals/files/adapter_config.json?revision={revision.commit}" in html
 
 
+def test_the_page_tells_which_engines_serve_it_and_offers_the_export(client: Client, upload: Upload) -> None:
+    revision = upload()
+    html = client.get("/adapters/ada/capitals/").content.decode()
+    check_html(html)
+    for verdict in ("vLLM: yes", "SGLang: yes", "LoRAX: after export", "PEFT: yes"):
+        assert verdict in html
+    assert f"/api/v1/adapters/ada/capitals/archive/?revision={revision.commit}&amp;for=lorax" in html
+    assert "neither 8 nor a multiple of 16" in html
+
+
 def test_only_the_owner_gets_the_controls(client: Client, upload: Upload) -> None:
     upload()
     assert "yank-form" not in client.get("/adapters/ada/capitals/").content.decode()
