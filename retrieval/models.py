@@ -87,6 +87,19 @@ class Prototype(models.Model):
         return f"{self.kind} of revision {self.revision_id}"
 
 
+class DeltaSketch(models.Model):
+    """A random projection of the whole ΔW of a revision: what is alike is found without reading every file."""
+
+    revision = models.OneToOneField(
+        "registry.Revision", on_delete=models.CASCADE, primary_key=True, related_name="delta_sketch"
+    )
+    # (dim,) float32, little-endian, not normalised.
+    vector = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"sketch of revision {self.revision_id}"
+
+
 class IndexSnapshot(models.Model):
     """The manifest of an immutable index file. The newest whose file is sound is served."""
 

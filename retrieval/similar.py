@@ -13,6 +13,7 @@ from registry.storage import read_blob
 from retrieval.live import current_view
 from retrieval.models import Prototype
 from retrieval.search import DECIMALS, exact_scores
+from retrieval.sketches import by_delta
 
 # Comparing Arrow vectors reads a file per adapter, a megabyte or so each.
 MAX_COMPARED = 500
@@ -25,7 +26,8 @@ def similar(user: Caller, adapter: Adapter, by: str, k: int) -> list[dict[str, A
 
     Args:
         by: `samples`: cosine of the centroids; `prototype`: mean |cos| of the Arrow vectors of shared modules, among
-            the MAX_COMPARED newest adapters of the same base model. Without samples or vectors, nothing is alike.
+            the MAX_COMPARED newest adapters of the same base model. `delta`: cosine of the whole ΔW, see
+            `retrieval.sketches`. Without samples, vectors or a sketch, nothing is alike.
     Raises: Invalid: `by` is none of these.
     """
     if by == "samples":
@@ -33,9 +35,8 @@ def similar(user: Caller, adapter: Adapter, by: str, k: int) -> list[dict[str, A
     if by == "prototype":
         return _by_prototype(user, adapter, k)
     if by == "delta":
-        message = "The cosine of ΔW is not there yet. Use by=samples or by=prototype."
-    else:
-        message = "by must be samples or prototype."
+        return by_delta(user, adapter, k)
+    message = "by must be samples, prototype or delta."
     raise Invalid(message, detail={"by": message})
 
 

@@ -18,6 +18,7 @@ from registry.models import Revision
 from registry.samples import read_samples
 from registry.storage import local_path, read_blob
 from retrieval.prototypes import store_modules, store_text
+from retrieval.sketches import store_sketch
 from retrieval.snapshots import is_due
 from workers.runner import Work
 
@@ -61,6 +62,7 @@ def examine(work: Work, revision: Revision, progress: Any) -> Findings:
         progress(0.3)
         work.log(f"Computing Arrow prototypes of {len(layout.modules)} modules")
         vectors, modules = arrow_file(path, layout)
+        store_sketch(revision, path, layout)
     store_modules(revision, "arrow", vectors)
     progress(0.6)
     if samples := read_samples(revision):
