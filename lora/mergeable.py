@@ -77,13 +77,14 @@ def check_steps(recipe: Step[MergeInput], leaves: Sequence[MergeInput], *, base_
     weights = resolve_weights(recipe.method, [item.weight for item in recipe.inputs])
     params = MERGES.parse(recipe.method, recipe.params)
     summed = coefficients(MERGES.get(recipe.method).traits, params, weights)
-    if inner and summed is not None:
+    known = base_at_hand
+    if inner and direct and summed is not None:
         # What inner recipes bring is known once they are merged; `merge` checks the sum of the weights then.
-        summed, base_at_hand = [1 / len(direct)] * len(direct), True
+        summed, known = [1 / len(direct)] * len(direct), True
     places = {id(leaf): index for index, leaf in enumerate(leaves)}
     problems = [
         InputProblem(places[id(direct[problem.index])], problem.code, problem.message)
-        for problem in _unfit(recipe.method, direct, summed, base_at_hand)
+        for problem in (_unfit(recipe.method, direct, summed, known) if direct else ())
     ]
     if problems:
         raise NotMergeable(problems)
