@@ -13,6 +13,7 @@ from typing import Any
 
 from lora.check import read_pair
 from lora.config import CONFIG_NAME
+from lora.examples import MAX_EXAMPLES, in_turns
 from lora.header import WEIGHTS_NAME
 from lora.layout import read_layout
 from lora.merge_report import MergeReport
@@ -90,7 +91,8 @@ class _Run:
                 step.method, step.params, inputs, EXACT, folder, metadata={}, progress=self.share(), **self._options
             )
             self.warnings += [item | {"message": f"{name}: {item['message']}"} for item in report["warnings"]]
-            self._made[key] = _input_of(folder, name, _digest(step))
+            samples = in_turns([item.samples for item in inputs], MAX_EXAMPLES)
+            self._made[key] = replace(_input_of(folder, name, _digest(step)), samples=tuple(samples))
         return self._made[key]
 
 

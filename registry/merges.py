@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from django.db.models import prefetch_related_objects
 
 from lora.config import LoraConfig
 from lora.errors import NotMergeable
+from lora.examples import Example
 from lora.layout import Layout
 from lora.mergeable import check_mergeable, check_steps
+from lora.merges import MERGES
 from lora.merging import MergeInput as InputFile
 from lora.recipe_tree import Step
 from registry import cards, licenses
@@ -27,7 +30,7 @@ from registry.queries import visible_adapters
 from registry.recipe_requests import raise_not_mergeable
 from registry.recipes import Recipe, adapter_and_revision, recipe_of
 from registry.samples import PATH as SAMPLES
-from registry.samples import dump_samples, union
+from registry.samples import dump_samples, read_samples, union
 from registry.storage import local_path, put_bytes
 
 
@@ -72,7 +75,20 @@ def local_files(recipe: Recipe, stack: ExitStack) -> Step[InputFile]:
     prefetch_related_objects(revisions, "files__blob")
     for revision in revisions:
         files[revision.pk] = local_file(revision, stack)
+        if runs_base(recipe.step):
+            files[revision.pk] = replace(files[revision.pk], samples=_examples(revision))
     return recipe.step.map(lambda revision: files[revision.pk])
+
+
+def runs_base(step: Step[Revision]) -> bool:
+    """Whether a method of a recipe, or of one within it, runs the base model."""
+    inner = (item.source for item in step.inputs if isinstance(item.source, Step))
+    return "base_model" in MERGES.get(step.method).needs or any(map(runs_base, inner))
+
+
+def _examples(revision: Revision) -> tuple[Example, ...]:
+    lines = read_samples(revision)
+    return tuple(Example(line["input"], line.get("output") or None) for line in lines)
 
 
 def local_file(revision: Revision, stack: ExitStack) -> InputFile:

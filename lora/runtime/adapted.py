@@ -82,9 +82,18 @@ class AdaptedModel:
     ) -> None:
         self._stack.close()
 
-    def one(self, index: int) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def numbers(self, values: Sequence[float]) -> Tensor:
+        """Return coefficients, (n,)."""
+        return torch.tensor(values, dtype=torch.float64, device=self.device)
+
+    def one(self, index: int, value: float = 1.0) -> Tensor:
         """Return the coefficients of one adapter alone."""
-        return torch.eye(self.n)[index]
+        return self.numbers([value * (i == index) for i in range(self.n)])
 
     def _hook(self, path: str) -> Any:
         change = self._changes[path]
@@ -155,8 +164,8 @@ def _biases(path: str, adapters: Sequence[AdapterFile], weight: Tensor) -> Tenso
     if not any(layout and layout.bias_name for layout in layouts):
         return None
     d_out = next(layout.d_out for layout in layouts if layout)
-    biases = torch.zeros(len(adapters), d_out)
+    biases = weight.new_zeros(len(adapters), d_out)
     for i, (file, layout) in enumerate(zip(adapters, layouts, strict=True)):
         if layout and layout.bias_name:
-            biases[i] = layout.scaling * file.tensor(layout.bias_name).float()
-    return biases.to(weight)
+            biases[i] = layout.scaling * file.tensor(layout.bias_name).to(weight)
+    return biases

@@ -136,12 +136,10 @@ class Probe:
         """Return the same of the prompts: the logarithm of their perplexity."""
         return self._mean_loss(task, coefficients, of_answer=False)
 
-    def entropies(self, task: Sequence[Batch], coefficients: Coefficients) -> Iterator[Tensor]:
-        """Yield terms whose sum is the mean entropy of what the model would say first, with their gradients."""
-        total = sum(len(batch.ids) for batch in task)
-        for batch in task:
-            logs = self._logits(batch, coefficients)[:, -1].float().log_softmax(-1)
-            yield -(logs.exp() * logs).sum() / total
+    def entropy(self, batch: Batch, coefficients: Coefficients) -> Tensor:
+        """Return the mean entropy of the first token after prompts; its gradient reaches the coefficients."""
+        logs = self._logits(batch, coefficients)[:, -1].float().log_softmax(-1)
+        return -(logs.exp() * logs).sum(-1).mean()
 
     def grams(self, views: Iterable[View], params: SampleParams) -> Iterator[list[Tensor]]:
         """Yield Σ x·xᵀ over all tokens of each input's own samples, with that input on the base, in order of the views.
@@ -157,7 +155,7 @@ class Probe:
 
     def _collect(self, views: Sequence[View], tasks: Sequence[list[Batch]]) -> Iterator[list[Tensor]]:
         by_path = {view.path: view for view in views}
-        device = next(self.base.model.parameters()).device
+        device = self.adapted.device
         sums = {
             view.path: torch.zeros(self.n, view.width, view.width, dtype=torch.float64, device=device) for view in views
         }
@@ -187,7 +185,7 @@ class Probe:
     def _logits(self, batch: Batch, coefficients: Coefficients | None) -> Tensor:
         self._tick()
         self.adapted.coefficients = coefficients
-        return self.base.logits(batch.ids.to(next(self.base.model.parameters()).device))
+        return self.base.logits(batch.ids.to(self.adapted.device))
 
     def _tick(self) -> None:
         self.check()
@@ -207,11 +205,11 @@ class Probe:
 
 
 def _parts(views: Iterable[View], n: int) -> Iterator[list[View]]:
-    """Cut views into parts whose matrices fit into `GRAM_BYTES`, at least one view in each."""
+    """Cut views into parts that fit into `GRAM_BYTES`, at least one view in each."""
     part: list[View] = []
     used = 0
     for view in views:
-        needed = n * view.width**2 * 8
+        needed = 8 * (n * view.width**2 + (0 if view.project is None else view.project.numel()))
         if part and used + needed > GRAM_BYTES:
             yield part
             part, used = [], 0

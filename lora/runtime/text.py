@@ -35,7 +35,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples with equally many tokens.
+    """Examples with equally many tokens, on the CPU.
 
     Attributes:
         ids: (b, t).
@@ -73,6 +73,6 @@ def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Ba
 
 
 def _batch(rows: Sequence[tuple[list[int], int]]) -> Batch:
-    ids = torch.tensor([ids for ids, _ in rows])
-    prompts = torch.tensor([prompt for _, prompt in rows])
-    return Batch(ids, torch.arange(ids.shape[1]) >= prompts[:, None], prompts)
+    ids = torch.tensor([ids for ids, _ in rows], device="cpu")
+    prompts = torch.tensor([prompt for _, prompt in rows], device="cpu")
+    return Batch(ids, torch.arange(ids.shape[1], device="cpu") >= prompts[:, None], prompts)

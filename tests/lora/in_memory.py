@@ -8,6 +8,7 @@ import torch
 
 from lora.layout import ModuleLayout
 from lora.merges import MERGES, Module, Stacked
+from lora.runtime.probe import Probe
 from lora.weights import Factors
 from tests.lora.raw_files import Array
 
@@ -19,6 +20,7 @@ class Recipe:
     deltas: Mapping[str, Mapping[int, Factors]]
     weights: Sequence[float]
     rank: int | None = None
+    probe: Probe | None = None
 
     @property
     def n(self) -> int:

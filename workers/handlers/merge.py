@@ -7,14 +7,16 @@ from django.conf import settings
 
 from lora.merging import ENGINE_VERSION
 from lora.nested import merge_recipe
+from lora.runtime.probe import RunningBase
 from registry import jobs
 from registry.adapters import publish
 from registry.base_weights import base_weights
 from registry.intake import CONFIG, WEIGHTS
-from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files
+from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files, runs_base
 from registry.models import Merge, MergeArtefact
 from registry.recipes import Recipe, adapter_and_revision, recipe_of, step_json
 from registry.storage import put_file, scratch_folder, sha256_of
+from workers.base_models import load_running_base
 from workers.handlers.ingest import examine, refresh_snapshot
 from workers.runner import Work
 
@@ -51,20 +53,32 @@ def _compute(work: Work, recipe: Recipe) -> MergeArtefact:
         files = {leaf.where: leaf.source for leaf in tree.leaves}
         places = first_places(recipe.places)
         check_inputs(places, [files[where] for where in places], recipe.step)
+        running = _running_base(work, recipe)
         report = merge_recipe(
             tree,
             recipe.output.spec,
             folder,
             metadata=_metadata(recipe),
-            progress=work.part(0.0, 0.8),
+            progress=work.part(0.7, 0.8) if running else work.part(0.0, 0.8),
             device=settings.DEVICE,
             base=base_weights(recipe.base_model),
+            running=running,
         )
         weights, config = (put_file(folder / name, sha256_of(folder / name)) for name in (WEIGHTS, CONFIG))
     # Two workers may have computed the same recipe; the first artefact stays.
     return MergeArtefact.objects.get_or_create(
         recipe_hash=recipe.hash, defaults={"weights": weights, "config": config, "report": report}
     )[0]
+
+
+def _running_base(work: Work, recipe: Recipe) -> RunningBase | None:
+    """The base model in memory, where the recipe has a method that runs it. Raises: BaseNotHere."""
+    if not runs_base(recipe.step):
+        return None
+    work.log(f"Loading {recipe.base_model}, which {recipe.method} runs")
+    running = load_running_base(recipe.base_model, work.part(0.0, 0.7))
+    work.log("Running it on examples")
+    return running
 
 
 def _metadata(recipe: Recipe) -> dict[str, str]:

@@ -25,17 +25,20 @@ def ids(text: str) -> list[int]:
 TOKENS = Tokens(prompt=ids, answer=ids, end=0)
 
 
+HEAD = 3 * tiny_base().embed.weight.detach().T
+
+
 def logits_of(base: TinyBase, tokens: torch.Tensor) -> torch.Tensor:
     """Causal logits (b, t, vocabulary): every token sees the mean of those up to it. The head is never adapted."""
     x = base.embed(tokens)
     for layer in base.layers:
         x = torch.tanh(x + layer.q(x).mean(-1, keepdim=True) + layer.v(x)[..., :DIM] + layer.c(x)[..., :DIM])
-    seen = x.cumsum(1) / torch.arange(1, tokens.shape[1] + 1)[:, None]
-    return 3 * seen @ tiny_base().embed.weight.detach().T.to(seen)
+    seen = x.cumsum(1) / torch.arange(1, tokens.shape[1] + 1, device=x.device)[:, None]
+    return seen @ HEAD.to(seen)
 
 
-def running_base(**options: object) -> RunningBase:
-    base = tiny_base().requires_grad_(False).double()
+def running_base(device: str = "cpu", **options: object) -> RunningBase:
+    base = tiny_base().requires_grad_(False).double().to(device)
     return RunningBase(base, lambda tokens: logits_of(base, tokens), TOKENS, **options)
 
 

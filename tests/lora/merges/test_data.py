@@ -1,0 +1,204 @@
+"""Methods that run the base, against their formulas in numpy, given what the base says."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from lora.errors import LoraError
+from lora.merges import MERGES
+from lora.recipe import OutputSpec
+from lora.runtime.adapted import AdaptedModel
+from lora.runtime.probe import BaseNotHere, Probe
+from tests.lora.in_memory import Recipe, dense, random_delta
+from tests.lora.raw_files import read_deltas, relative_error
+from tests.lora.recipes import merge_input, run_merge
+from tests.lora.runtime.tiny_language_model import opened, running_base, samples, write_inputs
+
+DATA = [method for method in MERGES.names() if "base_model" in MERGES.get(method).needs]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("inputs"), count=3)
+
+
+@pytest.fixture
+def probe(inputs):
+    running = running_base()
+    with AdaptedModel(running.model, opened(inputs)) as adapted:
+        yield Probe(running, adapted, inputs, [1.0, 0.5, 1.5])
+
+
+@dataclass
+class Seen:
+    """A probe whose Gram matrices are given: of x in the order of the inputs, (tokens, d_in) each."""
+
+    x: list[np.ndarray]
+    found: dict = field(default_factory=dict)
+
+    def grams(self, views, params):
+        for view in views:
+            project = np.eye(view.width) if view.project is None else view.project.numpy()
+            yield [torch.from_numpy((x @ project).T @ (x @ project)) for x in self.x]
+
+
+def merged(method, recipe, **params):
+    [(_, terms)] = MERGES.get(method).run(recipe, MERGES.parse(method, params))
+    return sum(dense(term) for term in terms)
+
+
+def seen(tokens, d_in=10):
+    generator = np.random.default_rng(0)
+    return [generator.normal(size=(tokens, d_in)) * generator.uniform(0.1, 3, d_in) for _ in range(3)]
+
+
+DELTAS = {0: random_delta(0, 2), 2: random_delta(2, 3)}  # the second input lacks the module
+WEIGHTS = [0.7, 1.0, -1.4]
+
+
+@pytest.mark.parametrize("tokens", [40, 2])  # more and fewer than there are features
+def test_regmean_is_least_squares_over_all_samples(tokens):
+    x = seen(tokens)
+    found = merged("regmean", Recipe({"m": DELTAS}, WEIGHTS, probe=Seen(x)), off_diagonal=1.0)
+    targets = [x[i] @ (WEIGHTS[i] * dense(DELTAS[i])).T if i in DELTAS else np.zeros((tokens, 12)) for i in range(3)]
+    expected = np.linalg.lstsq(np.concatenate(x), np.concatenate(targets), rcond=None)[0].T
+    assert relative_error(found, expected) < 1e-8
+
+
+def test_regmean_damps_what_is_beside_the_diagonal():
+    x = seen(40)
+    found = merged("regmean", Recipe({"m": DELTAS}, WEIGHTS, probe=Seen(x)))
+    grams = [0.95 * g + 0.05 * np.diag(np.diag(g)) for g in (one.T @ one for one in x)]
+    answers = sum(WEIGHTS[i] * dense(delta) @ grams[i] for i, delta in DELTAS.items())
+    assert relative_error(found, answers @ np.linalg.inv(sum(grams))) < 1e-10
+
+
+def test_regmean_in_core_space_is_least_squares_on_the_joint_row_space():
+    x = seen(40)
+    found = merged("regmean_core", Recipe({"m": DELTAS}, WEIGHTS, probe=Seen(x)))
+    basis = np.linalg.qr(np.concatenate([delta.A.numpy() for delta in DELTAS.values()]).T)[0]
+    targets = [x[i] @ (WEIGHTS[i] * dense(DELTAS[i])).T if i in DELTAS else np.zeros((40, 12)) for i in range(3)]
+    answers = np.linalg.lstsq(np.concatenate(x) @ basis, np.concatenate(targets), rcond=None)[0].T
+    assert relative_error(found, answers @ basis.T) < 1e-10
+
+
+def test_regmean_in_core_space_is_lorm_where_a_is_shared():
+    x = seen(40)
+    A = DELTAS[0].A
+    shared = {i: random_delta(i, 2) for i in range(3)}
+    shared = {i: type(delta)(A, delta.B, delta.scaling) for i, delta in shared.items()}
+    found = merged("regmean_core", Recipe({"m": shared}, [1.0] * 3, probe=Seen(x)))
+    cores = [A.numpy() @ one.T @ one @ A.numpy().T for one in x]
+    B = sum(0.7 * delta.B.numpy() @ cores[i] for i, delta in shared.items()) @ np.linalg.pinv(sum(cores))
+    assert relative_error(found, B @ A.numpy()) < 1e-10
+
+
+def coefficients(method, inputs, probe, **params):
+    """c of the Σ c·ΔW that a method makes, by least squares from the merged ΔW of one module."""
+    deltas = {}
+    for i, file in enumerate(opened(inputs)):
+        for path in file.paths:
+            deltas.setdefault(path, {})[i] = file.factors(path, torch.float64)
+    recipe = Recipe(deltas, probe.weights, probe=probe)
+    path, found = "layers.0.q", {}
+    for module, terms in MERGES.get(method).run(recipe, MERGES.parse(method, params)):
+        found[module.layout.path] = sum(dense(term) for term in terms).flatten()
+    own = np.stack([dense(delta).flatten() for delta in deltas[path].values()], axis=1)
+    return np.linalg.lstsq(own, found[path], rcond=None)[0]
+
+
+def test_packllm_weighs_by_perplexity(inputs, probe):
+    found = coefficients("packllm", inputs, probe, temperature=0.5)
+    surprises = np.array(probe.found["log_perplexities"])
+    task = probe.task(MERGES.parse("packllm", {}), labelled=False)
+    expected = [
+        probe.surprise(task, torch.tensor([w * (j == i) for j in range(3)])) for i, w in enumerate([1, 0.5, 1.5])
+    ]
+    assert surprises == pytest.approx(expected, rel=1e-6)
+    shares = np.exp(-surprises / 0.5)
+    assert found == pytest.approx(shares / shares.sum() * probe.weights)
+
+
+def test_greedy_soup_keeps_what_lowers_the_loss(inputs, probe):
+    found = coefficients("greedy_soup", inputs, probe, samples=3, seed=1)
+    task = probe.task(MERGES.parse("greedy_soup", {"samples": 3, "seed": 1}), labelled=True)
+    weights = np.array(probe.weights)
+
+    def loss(soup):
+        return probe.loss(task, torch.tensor(weights * [i in soup for i in range(3)] / len(soup)))
+
+    first, *others = sorted(range(3), key=lambda i: loss([i]))
+    soup = [first]
+    for i in others:
+        if loss([*soup, i]) < loss(soup):
+            soup.append(i)
+    assert found == pytest.approx(weights * [i in soup for i in range(3)] / len(soup), abs=1e-9)
+    assert probe.found["loss"] == pytest.approx(loss(soup))
+
+
+def test_adamerging_begins_with_a_step_of_adam_down_the_entropy(inputs, probe):
+    found = coefficients("adamerging", inputs, probe, steps=1, rate=0.01)
+    [batch, *_] = probe.task(MERGES.parse("adamerging", {}), labelled=False)
+    start = torch.tensor([0.3, 0.3, 0.3], dtype=torch.float64)
+    paths = {path for item in inputs for path in item.layout.modules}
+    step = []
+    for unit in torch.eye(3, dtype=torch.float64):
+        ends = [
+            float(
+                probe.entropy(
+                    batch,
+                    {
+                        path: (start + (sign * 1e-5 * unit if path == "layers.0.q" else 0))
+                        * torch.tensor(probe.weights)
+                        for path in paths
+                    },
+                )
+            )
+            for sign in (1, -1)
+        ]
+        step.append(0.01 * np.sign(ends[0] - ends[1]))  # the first step of Adam has the length of its rate
+    assert found == pytest.approx((0.3 - np.array(step)) * probe.weights, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lorahub", "swarm"])
+def test_a_search_ends_no_worse_than_it_began_and_tells_its_weights(method, inputs, probe):
+    found = coefficients(method, inputs, probe, budget=20)
+    assert found == pytest.approx(probe.found["weights"], abs=1e-6)
+    assert len(probe.found["losses"]) == 20
+    assert probe.found["loss"] == min(probe.found["losses"]) < probe.found["losses"][0]
+    task = probe.task(MERGES.parse(method, {}), labelled=True)
+    loss = probe.loss(task, torch.tensor(probe.found["weights"]))
+    shrinkage = 0.05 * np.abs(probe.found["weights"]).mean() if method == "lorahub" else 0
+    assert probe.found["loss"] == pytest.approx(loss + shrinkage, rel=1e-6)
+
+
+def test_examples_of_the_recipe_take_the_place_of_samples(inputs, probe):
+    params = {"budget": 5, "examples": [{"input": one.input, "output": one.output} for one in samples(9)]}
+    coefficients("lorahub", inputs, probe, **params)
+    with_examples = probe.found["losses"]
+    coefficients("lorahub", inputs, probe, budget=5)
+    assert with_examples != probe.found["losses"]
+
+
+@pytest.mark.parametrize("method", DATA)
+def test_without_the_base_or_samples_it_is_refused(method, inputs, tmp_path):
+    folders = [item.weights_path.parent for item in inputs]
+    with pytest.raises(BaseNotHere, match=f"{method} runs the base model"):
+        run_merge(tmp_path / "out", folders, method)
+    assert merge_input(folders[0]).samples == ()
+    with pytest.raises(LoraError, match="has no samples"):
+        run_merge(tmp_path / "other", folders, method, running=running_base())
+
+
+def test_the_report_says_what_was_found(inputs, tmp_path):
+    folders = [item.weights_path.parent for item in inputs]
+    params = {"budget": 3, "examples": [{"input": "abc", "output": "d"}]}
+    exact = OutputSpec("exact")
+    report = run_merge(tmp_path / "out", folders, "lorahub", params, output=exact, running=running_base())
+    weights = report["found"]["weights"]
+    deltas = [read_deltas(folder) for folder in folders]
+    for path, delta in read_deltas(tmp_path / "out").items():
+        expected = sum(weight * one.get(path, 0) for weight, one in zip(weights, deltas, strict=True))
+        assert relative_error(delta, expected) < 1e-5
