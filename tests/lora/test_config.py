@@ -70,7 +70,8 @@ def test_what_the_installed_peft_writes_passes(tmp_path: Any) -> None:
     assert parsed == LoraConfig(
         r=4, lora_alpha=8.0, target_modules=("up",), use_rslora=True, rank_pattern={"mlp.up": 8}, bias="all",
         layers_to_transform=(0, 1), layers_pattern=("layers",), modules_to_save=("score",),
-        exclude_modules=("lm_head",), layer_replication=((0, 4), (2, 5)), trainable_token_indices={"embed_tokens": (1, 2, 3)},
+        exclude_modules=("lm_head",), layer_replication=((0, 4), (2, 5)),
+            trainable_token_indices={"embed_tokens": (1, 2, 3)},
         task_type="SEQ_CLS", init_lora_weights="gaussian", alpha_pattern={"^model.layers.0.mlp.up": 3.0},
         target_parameters=("e.w",), peft_version=peft.__version__,
     )  # fmt: skip
