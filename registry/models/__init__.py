@@ -5,6 +5,7 @@ from registry.models.adapters import Adapter, AdapterTag, BaseModel, Blob, Chang
 from registry.models.imports import ImportedFolder
 from registry.models.jobs import Job, JobLog, WorkerHeartbeat
 from registry.models.merges import Merge, MergeArtefact, MergeInput
+from registry.models.searches import Search
 
 __all__ = [
     "AccessToken",
@@ -23,5 +24,6 @@ __all__ = [
     "Ref",
     "Revision",
     "RevisionFile",
+    "Search",
     "WorkerHeartbeat",
 ]

@@ -7,6 +7,7 @@ from retrieval.api.merges import MergeArchive, MergeDetail, MergeList, MergePrev
 from retrieval.api.methods import Methods
 from retrieval.api.prototypes import AdapterPrototype
 from retrieval.api.retrieve import Retrieve
+from retrieval.api.searches import SearchDetail, SearchList, SearchTell
 from retrieval.api.similar import AdapterSimilar
 
 urlpatterns = [
@@ -22,4 +23,7 @@ urlpatterns = [
     path("merges/<uuid:merge_id>/", MergeDetail.as_view()),
     path("merges/<uuid:merge_id>/archive/", MergeArchive.as_view()),
     path("merges/<uuid:merge_id>/recipe/", MergeRecipe.as_view()),
+    path("searches/", SearchList.as_view()),
+    path("searches/<uuid:search_id>/", SearchDetail.as_view()),
+    path("searches/<uuid:search_id>/tell/", SearchTell.as_view()),
 ]

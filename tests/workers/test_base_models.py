@@ -1,0 +1,87 @@
+"""Merges that run the base model: found on the worker, run on samples, or refused with what to do."""
+
+import json
+
+import pytest
+import torch
+
+from registry.base_models import register_base_model
+from registry.models import Job
+from tests.api.conftest import Api, run_jobs
+from tests.lora.factories import write_adapter_files
+from workers.base_models import find_packaged
+
+BASE = "acme/tiny-llama"
+MODULES = {f"model.layers.{i}.self_attn.{name}": (8, 8) for i in (0, 1) for name in ("q_proj", "v_proj")}
+SAMPLES = b'{"input": "ab", "output": "c"}\n{"input": "b", "output": "a c"}\n{"input": "c a"}\n'
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory):
+    """A causal language model of two tiny layers with a tokenizer of letters, as save_pretrained writes them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bases") / BASE
+    letters = Tokenizer(models.WordLevel({token: i for i, token in enumerate("?;abc Answer:\n>")}, unk_token="?"))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=";", unk_token="?").save_pretrained(folder)
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def ada(db, tmp_path):
+    ada = Api("ada")
+    for seed in (0, 1):
+        folder = write_adapter_files(
+            tmp_path / f"in{seed}", MODULES, rank=2, seed=seed, config_overrides={"base_model_name_or_path": BASE}
+        )
+        files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"samples.jsonl": SAMPLES}
+        ada.ready(f"ada/in{seed}", files, license="mit")
+    return ada
+
+
+def merged(ada, method, **params):
+    inputs = [{"adapter": "ada/in0"}, {"adapter": "ada/in1"}]
+    asked = ada.post("/merges/", {"method": method, "inputs": inputs, "params": params})
+    assert asked.status_code == 202, asked.content
+    run_jobs()
+    return Job.objects.get(pk=asked.json()["job"]["id"]), ada.get(f"/merges/{asked.json()['merge']['id']}/").json()
+
+
+@pytest.mark.django_db
+def test_the_base_is_loaded_from_its_folder_and_the_search_ends_in_a_weighted_sum(ada, base_folder, settings):
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    settings.BASE_MODELS_DIR = str(base_folder.parent.parent)
+    job, merge = merged(ada, "lorahub", budget=4)
+    assert merge["status"] == "succeeded", job.error
+    assert len(merge["report"]["found"]["weights"]) == 2
+    assert len(merge["report"]["found"]["losses"]) == 4
+    assert BASE in " ".join(line.message for line in job.log.all())
+    job, merge = merged(ada, "regmean", samples=2)
+    assert merge["status"] == "succeeded", job.error
+
+
+@pytest.mark.django_db
+def test_a_worker_without_the_base_fails_the_job_and_says_what_to_do(ada, settings, base_folder, tmp_path):
+    job, _ = merged(ada, "lorahub")
+    assert (job.status, job.error["code"], job.attempts) == ("failed", "base_not_here", 1)
+    assert f"BASE_MODELS_DIR/{BASE}" in job.error["message"]
+    broken = tmp_path / "bases" / BASE
+    broken.mkdir(parents=True)
+    (broken / "model.safetensors").write_bytes((base_folder / "model.safetensors").read_bytes()[:100])
+    (broken / "config.json").write_text(json.dumps({"model_type": "no such model"}))
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    settings.BASE_MODELS_DIR = str(tmp_path / "bases")
+    job, _ = merged(ada, "swarm")
+    assert job.status == "failed"
+    assert "Traceback" not in job.error["message"]
+
+
+def test_the_packaged_base_is_found_without_importing_its_package(db):
+    folder, file = find_packaged("HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert (folder / file).is_file()
+    assert find_packaged("../etc") is None
