@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def _merge(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except LoraError as error:
         print(error, file=sys.stderr)
         return REFUSED
-    print(json.dumps(report, indent=2) if options.json else summary(report, options.out))
+    _say(json.dumps(report, indent=2) if options.json else summary(report, options.out))
     return USABLE
 
 
@@ -62,8 +63,17 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         parser.error(f"--base {options.base}: {error}")
     report = judge(options.folder, base)
-    print(json.dumps(report, indent=2) if options.json else as_text(report))
+    _say(json.dumps(report, indent=2) if options.json else as_text(report))
     return USABLE if report["usable"] else REFUSED
+
+
+def _say(text: str) -> None:
+    """Print, and let a reader such as `head` leave before the end: the exit status says the verdict all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is still buffered would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read_base(path: Path) -> BaseModules:

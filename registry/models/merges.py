@@ -6,6 +6,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+SHOWN_PARENTS = 3
+
 
 class MergeArtefact(models.Model):
     """The bytes that a recipe yields. One per recipe hash, whoever asked; rows of a caller are in `Merge`."""
@@ -46,6 +48,19 @@ class Merge(models.Model):
 
     def __str__(self) -> str:
         return f"{self.method} {self.id}"
+
+    @property
+    def parents(self) -> str:
+        """The first of its adapters in words: "ada/sql, bo/json, bo/yaml and 2 more"."""
+        names = [item.revision.adapter.full_name for item in self.inputs.all()]
+        more = f" and {len(names) - SHOWN_PARENTS} more" if len(names) > SHOWN_PARENTS else ""
+        return ", ".join(names[:SHOWN_PARENTS]) + more
+
+    @property
+    def filename(self) -> str:
+        """What its files are called, without a suffix: as the archive of the adapter `ada/both` is, `ada--both`."""
+        name: str | None = self.output.get("name")
+        return name.replace("/", "--") if name else f"merge-{self.pk}"
 
 
 class MergeInput(models.Model):

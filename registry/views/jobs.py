@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -16,7 +16,7 @@ from registry.describe import merge_json
 from registry.errors import Conflict
 from registry.import_jobs import KIND as IMPORT
 from registry.jobs import cancel
-from registry.models import Job
+from registry.models import Job, MergeInput
 from registry.queries import find_job, own_jobs
 from registry.views.imports import results
 from registry.views.merges import form_query
@@ -70,7 +70,9 @@ def _filtered(rows: QuerySet[Job], request: HttpRequest) -> QuerySet[Job]:
         rows = rows.filter(status__in=statuses)
     if kind := request.GET.get("kind"):
         rows = rows.filter(kind=kind)
-    return rows.select_related("revision__adapter", "merge", "owner").defer("revision__modules")
+    inputs = MergeInput.objects.select_related("revision__adapter").defer("revision__modules")
+    shown = rows.select_related("revision__adapter", "merge", "owner").defer("revision__modules")
+    return shown.prefetch_related(Prefetch("merge__inputs", inputs))
 
 
 @require_safe

@@ -196,13 +196,14 @@ class MergeRecipe(APIView):
     )
     def get(self, request: Request, merge_id: Any) -> HttpResponseBase:
         """The recipe as a document that makes the same merge, with every revision and default spelled out."""
-        document = document_of(recipe_of(find_merge(request.user, merge_id)).as_json())
+        merge = find_merge(request.user, merge_id)
+        document = document_of(recipe_of(merge).as_json())
         asked = request.query_params.get("format", "yaml")
         if asked == "json":
             return Response(document)
         if asked != "yaml":
             raise Invalid("format is yaml or json.", detail={"format": "unknown"})
-        name = content_disposition_header(True, f"merge-{merge_id}.yaml")
+        name = content_disposition_header(True, f"{merge.filename}.yaml")
         return HttpResponse(
             plain_yaml.dump(document), content_type="application/yaml", headers={"Content-Disposition": name}
         )
@@ -220,5 +221,5 @@ class MergeArchive(APIView):
             raise Conflict("The merge has not finished. Its job says how far it is.")
         files, engine = merged_files(merge), request.query_params.get("for")
         if engine is None:
-            return archive_response(f"merge-{merge.pk}", files)
-        return export_response(f"merge-{merge.pk}", files, engine, merge.base_model, f"merge {merge.pk}")
+            return archive_response(merge.filename, files)
+        return export_response(merge.filename, files, engine, merge.base_model, f"merge {merge.pk}")

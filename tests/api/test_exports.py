@@ -100,6 +100,20 @@ def test_a_merge_is_exported_too(ada, adapter_files, tmp_path):
     assert json.loads((exported / CONFIG).read_text())["r"] == 8
 
 
+def test_the_files_of_a_merge_are_called_as_it_is(ada, adapter_files):
+    for seed, name in enumerate(("ada/a", "ada/b")):
+        ada.ready(name, adapter_files(seed=seed))
+    recipe = {"method": "weighted_sum", "inputs": [{"adapter": "ada/a"}, {"adapter": "ada/b"}]}
+    named = ada.post("/merges/", recipe | {"output": {"name": "ada/both"}}).json()["merge"]["id"]
+    unnamed = ada.post("/merges/", recipe).json()["merge"]["id"]
+    run_jobs()
+    for merge, name in ((named, "ada--both"), (unnamed, f"merge-{unnamed}")):
+        files = ("archive/", "recipe/", "archive/?for=vllm")
+        saved = [ada.get(f"/merges/{merge}/{file}")["Content-Disposition"] for file in files]
+        expected = (f"{name}.zip", f"{name}.yaml", f"{name}--vllm.zip")
+        assert saved == [f'attachment; filename="{file}"' for file in expected]
+
+
 def test_exporting_leaves_no_scratch_behind(ada, adapter_files, settings):
     ada.ready("ada/sql", adapter_files())
     before = set(settings.DATA_DIR.rglob("*"))

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from lora.errors import InvalidAdapter, Problem
 from registry.accounts import create_user
-from registry.models import Job, JobLog, Merge, WorkerHeartbeat
+from registry.models import Job, JobLog, Merge, MergeInput, WorkerHeartbeat
 from registry.views.progress import in_words, poll_s
 from tests.pages.conftest import PASSWORD, Upload
 from tests.pages.html import check_html
@@ -119,6 +119,24 @@ def test_a_failed_merge_leads_back_to_its_form(browser: Client, merge: Merge) ->
     assert "/merge/?input=ada/one@" in html
     assert "&amp;method=ties" in html
     check_html(html)
+
+
+def test_merges_without_a_name_are_told_apart_by_their_inputs(
+    browser: Client, merge: Merge, upload: Upload, django_assert_max_num_queries: Any
+) -> None:
+    for parents in (("ada/three",), tuple(f"ada/x{number}" for number in range(5))):
+        job = Job.objects.create(kind="merge", owner=merge.owner, status="cancelled")
+        job.merge = Merge.objects.create(owner=merge.owner, method="ties", output={}, request_hash=parents[0])
+        job.save()
+        for position, name in enumerate(parents):
+            revision = upload(name, ready=False, seed=10 * len(parents) + position)
+            MergeInput.objects.create(merge=job.merge, position=position, revision=revision, weight=1)
+    Job.objects.filter(kind="ingest").update(status="cancelled")
+    with django_assert_max_num_queries(6):
+        html = browser.get("/jobs/").content.decode()
+    assert "Merging into ada/both by ties" in html
+    assert "Merging ada/three by ties" in html
+    assert "Merging ada/x0, ada/x1, ada/x2 and 2 more by ties" in html
 
 
 def test_a_long_log_shows_its_end(browser: Client, ada: User) -> None:
