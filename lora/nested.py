@@ -55,7 +55,8 @@ def merge_recipe(
         report = merge(
             recipe.method, recipe.params, inputs, settled, folder, metadata=metadata, progress=run.share(), **options
         )
-    return report | {"warnings": [*run.warnings, *report["warnings"]]}
+    within = {"found_within": run.found} if run.found else {}
+    return report | {"warnings": [*run.warnings, *report["warnings"]]} | within
 
 
 class _Run:
@@ -65,6 +66,7 @@ class _Run:
         self, recipe: Step[MergeInput], scratch: Path, progress: Callable[[float], None], options: dict[str, Any]
     ) -> None:
         self.warnings: list[dict[str, str]] = []
+        self.found: dict[str, Any] = {}
         self._scratch = scratch
         self._progress = progress
         self._options = options
@@ -90,6 +92,8 @@ class _Run:
             report = merge(
                 step.method, step.params, inputs, EXACT, folder, metadata={}, progress=self.share(), **self._options
             )
+            if "found" in report:
+                self.found[name] = report["found"]
             self.warnings += [item | {"message": f"{name}: {item['message']}"} for item in report["warnings"]]
             samples = in_turns([item.samples for item in inputs], MAX_EXAMPLES)
             self._made[key] = replace(_input_of(folder, name, _digest(step)), samples=tuple(samples))

@@ -28,7 +28,7 @@ from registry.layouts import describe_file, stored_layout
 from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
 from registry.queries import visible_adapters
 from registry.recipe_requests import raise_not_mergeable
-from registry.recipes import Recipe, adapter_and_revision, recipe_of
+from registry.recipes import Recipe, adapter_and_revision, published, recipe_of
 from registry.samples import PATH as SAMPLES
 from registry.samples import dump_samples, read_samples, union
 from registry.storage import local_path, put_bytes
@@ -216,7 +216,7 @@ def _card_of(merge: Merge, recipe: Recipe, artefact: MergeArtefact) -> bytes:
         parents=parents,
         license_=licenses.suggest(parent["license"] for parent in parents),
         warnings=[warning["message"] for warning in licenses.warnings(stated)],
-        recipe=yaml.safe_dump(recipe.as_json(describe), sort_keys=False),
+        recipe=yaml.safe_dump(Recipe(published(recipe.step), recipe.output).as_json(describe), sort_keys=False),
         report=artefact.report,
     )
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lora.merging import ENGINE_VERSION
@@ -131,6 +131,17 @@ def step_json(step: Step[Revision], describe: Callable[[Revision], dict[str, Any
         for item in step.inputs
     ]
     return {"method": step.method, "inputs": inputs, "params": step.params}
+
+
+def published(step: Step[Revision]) -> Step[Revision]:
+    """A step as all readers of its result may know it: examples, which are the caller's own, by number and digest."""
+    params = dict(step.params)
+    if examples := params.get("examples"):
+        params["examples"] = {"count": len(examples), "sha256": _hash(examples)}
+    inputs = (
+        replace(item, source=published(item.source)) if isinstance(item.source, Step) else item for item in step.inputs
+    )
+    return Step(step.method, params, tuple(inputs))
 
 
 def recipe_of(merge: Merge) -> Recipe:

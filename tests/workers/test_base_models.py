@@ -66,6 +66,29 @@ def test_the_base_is_loaded_from_its_folder_and_the_search_ends_in_a_weighted_su
 
 
 @pytest.mark.django_db
+def test_the_texts_of_examples_stay_with_the_caller(ada, base_folder, settings):
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    settings.BASE_MODELS_DIR = str(base_folder.parent.parent)
+    inner = {
+        "method": "greedy_soup",
+        "inputs": [{"adapter": "ada/in0"}, {"adapter": "ada/in1"}],
+        "params": {"examples": [{"input": "a secret", "output": "b"}]},
+    }
+    recipe = {"method": "weighted_sum", "inputs": [{"recipe": inner, "weight": 1}], "output": {"name": "ada/soup"}}
+    merge = ada.post("/merges/", recipe).json()["merge"]
+    run_jobs()
+    done = ada.get(f"/merges/{merge['id']}/").json()
+    assert done["status"] == "succeeded", done
+    assert done["inputs"][0]["recipe"]["params"]["examples"] == [{"input": "a secret", "output": "b"}]
+    [found] = done["report"]["found_within"].values()
+    assert len(found["weights"]) == 2
+    for path in ("README.md", "adapter_model.safetensors"):
+        raw = b"".join(ada.get(f"/adapters/ada/soup/files/{path}").streaming_content)
+        assert b"secret" not in raw
+        assert b"sha256" in raw
+
+
+@pytest.mark.django_db
 def test_a_worker_without_the_base_fails_the_job_and_says_what_to_do(ada, settings, base_folder, tmp_path):
     job, _ = merged(ada, "lorahub")
     assert (job.status, job.error["code"], job.attempts) == ("failed", "base_not_here", 1)

@@ -14,7 +14,7 @@ from registry.base_weights import base_weights
 from registry.intake import CONFIG, WEIGHTS
 from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files, runs_base
 from registry.models import Merge, MergeArtefact
-from registry.recipes import Recipe, adapter_and_revision, recipe_of, step_json
+from registry.recipes import Recipe, adapter_and_revision, published, recipe_of, step_json
 from registry.storage import put_file, scratch_folder, sha256_of
 from workers.base_models import load_running_base
 from workers.handlers.ingest import examine, refresh_snapshot
@@ -83,7 +83,7 @@ def _running_base(work: Work, recipe: Recipe) -> RunningBase | None:
 
 def _metadata(recipe: Recipe) -> dict[str, str]:
     """Lineage inside the file: the recipe with the parents' digests. Nothing about who asked, or when."""
-    step = step_json(recipe.step, lambda r: adapter_and_revision(r) | {"sha256": r.file(WEIGHTS).blob_id})
+    step = step_json(published(recipe.step), lambda r: adapter_and_revision(r) | {"sha256": r.file(WEIGHTS).blob_id})
     output = {"rank": recipe.output.as_json()["rank"], "dtype": recipe.output.spec.dtype}
     lineage = step | {"output": output, "engine": ENGINE_VERSION}
     return {"loradex.recipe": json.dumps(lineage, sort_keys=True)}
