@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from lora.recipe import resolve_weights
+from lora.serving_rules import MAX_LORA_RANKS
 from registry.describe import merge_json
 from registry.models import Job
 from registry.queries import find_merge
@@ -95,7 +96,11 @@ def _report(merge: dict[str, Any]) -> dict[str, Any]:
     return {
         "energy_kept": f"{report['energy_kept']:.2%}",
         "relative_error": f"{report['relative_error']:.2%}",
-        "contributions": _contributions(inputs, weights, modules),
+        "contributions": _contributions(inputs, weights, report),
+        "norm_out": report.get("norms", {}).get("out"),
+        "layers": _layers(inputs, report.get("by_layer", [])),
+        "curve": _curve(report.get("energy"), merge["output"]["rank"], modules),
+        "matrix": {"names": [item["adapter"] for item in inputs], "measures": report.get("interference", {})},
         "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
         "modules": [_module(module, inputs, weights) for module in modules[:SHOWN_MODULES]],
         "more_modules": max(0, len(modules) - SHOWN_MODULES),
@@ -109,26 +114,56 @@ def _natural(path: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in path.split(".")]
 
 
-def _contributions(
-    inputs: list[dict[str, Any]], weights: list[float], modules: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Per parent |weight as applied| x ‖ΔW‖ over all modules, as a share of their sum, and where its part starts."""
-    norms = [math.hypot(*(module["norm_in"][index] for module in modules)) for index in range(len(inputs))]
+def _contributions(inputs: list[dict[str, Any]], weights: list[float], report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per parent |weight as applied| x ‖ΔW‖ as a share of their sum, where its part starts, and what it contributed."""
+    norms = _norms(inputs, report)
     sizes = [abs(weight) * norm for weight, norm in zip(weights, norms, strict=True)]
     total = sum(sizes) or 1.0
+    # Reports of older versions have none.
+    contributed = report.get("contributions") or [None] * len(inputs)
     rows, start = [], 0.0
     for index, (item, size) in enumerate(zip(inputs, sizes, strict=True)):
         percent = 100 * size / total
         shown = {"applied": weights[index], "norm": norms[index], "percent": percent, "start": start}
-        rows.append(item | shown | {"colour": index % COLOURS})
+        own = contributed[index]
+        rows.append(item | shown | {"colour": index % COLOURS, "contributed": None if own is None else 100 * own})
         start += percent
     return rows
 
 
+def _norms(inputs: list[dict[str, Any]], report: dict[str, Any]) -> list[float]:
+    """‖ΔW‖ of every parent over all modules."""
+    if "norms" in report:
+        return report["norms"]["in"]
+    return [math.hypot(*(module["norm_in"][index] for module in report["per_module"])) for index in range(len(inputs))]
+
+
+def _layers(inputs: list[dict[str, Any]], layers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What each parent put into each layer, for the picture and its table. None where they are too many to draw."""
+    if not layers or len(layers) * len(inputs) > charts.MAX_CELLS:
+        return None
+    shares = [[row["contribution"][index] for row in layers] for index in range(len(inputs))]
+    parents = [{"name": item["adapter"], "shares": own} for item, own in zip(inputs, shares, strict=True)]
+    return {"layers": [row["layer"] for row in layers], "parents": parents}
+
+
+def _curve(
+    points: list[dict[str, Any]] | None, rank: dict[str, Any], modules: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Energy against rank, with the rank of the file."""
+    if not points:
+        return None
+    chosen = rank.get("value") if rank["mode"] == "fixed" else max(module["rank"] for module in modules)
+    served = [point["rank"] for point in points if point["rank"] in MAX_LORA_RANKS]
+    known = [point["rank"] for point in points]
+    return {"points": points, "served": served, "chosen": chosen if chosen in known else None}
+
+
 def _module(module: dict[str, Any], inputs: list[dict[str, Any]], weights: list[float]) -> dict[str, Any]:
     """A module's row; `most` names the parent with the largest weighted change in it."""
-    sizes = [abs(weight) * norm for weight, norm in zip(weights, module["norm_in"], strict=True)]
-    return module | {"most": inputs[sizes.index(max(sizes))]["adapter"]}
+    # A report of very many modules and parents has norms by layer only.
+    sizes = [abs(weight) * norm for weight, norm in zip(weights, module["norm_in"], strict=False)]
+    return module | {"most": inputs[sizes.index(max(sizes))]["adapter"] if sizes else ""}
 
 
 def _cosine_rows(inputs: list[dict[str, Any]], cosine: list[list[float]]) -> list[dict[str, Any]]:

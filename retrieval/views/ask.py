@@ -39,6 +39,7 @@ def _choices(ready: QuerySet[Adapter], column: str) -> list[str]:
 
 @require_safe
 def merge(request: HttpRequest) -> HttpResponse:
+    warm_up()
     owners = request.user.namespaces.order_by("name") if request.user.is_authenticated else []
     context = {
         "section": "merge",

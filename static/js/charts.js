@@ -1,6 +1,6 @@
 // Draws every element with data-chart from the JSON that its data-source names; the same numbers stand in a table beside it.
 
-const draw = { heatmap, spectrum, map };
+const draw = { heatmap, spectrum, map, energy, contributions };
 const NARROW = 480;
 const SERIES = 7;
 const LABEL = { width: 130, position: "right" };
@@ -109,6 +109,51 @@ function spectrum(data, isNarrow) {
   };
 }
 
+const percent = (value) => `${Number((100 * value).toPrecision(3))} %`;
+
+// data: {points: [{rank, kept}], served: [rank], chosen: rank or null}; filled points are ranks that vLLM serves.
+function energy(data) {
+  const base = common();
+  const isServed = (rank) => data.served.includes(rank);
+  const chosen = data.chosen === null ? [] : [{ xAxis: String(data.chosen), label: { formatter: `rank ${data.chosen}`, color: colour("text") } }];
+  return {
+    ...base,
+    grid: { left: 12, right: 24, top: 28, bottom: 32, outerBoundsMode: "same" },
+    tooltip: { ...base.tooltip, trigger: "axis", formatter: ([{ dataIndex }]) => `rank ${data.points[dataIndex].rank}${isServed(data.points[dataIndex].rank) ? ", served by vLLM" : ""}\nkeeps ${percent(data.points[dataIndex].kept)}` },
+    xAxis: axis({ type: "category", data: data.points.map(({ rank }) => String(rank)), name: "rank", nameLocation: "middle", nameGap: 24 }),
+    yAxis: axis({ type: "value", min: 0, max: 1, axisLabel: { formatter: (value) => `${100 * value} %` } }),
+    series: [{
+      type: "line",
+      symbol: "circle",
+      lineStyle: { width: 2, color: colour("accent") },
+      itemStyle: { color: colour("accent") },
+      data: data.points.map(({ rank, kept }) => ({ value: kept, symbolSize: isServed(rank) ? 10 : 6, itemStyle: { color: colour(isServed(rank) ? "accent" : "surface"), borderColor: colour("accent"), borderWidth: 2 } })),
+      markLine: { symbol: "none", silent: true, lineStyle: { color: colour("muted"), type: "dashed" }, data: chosen },
+    }],
+  };
+}
+
+// data: {layers: [name], parents: [{name, shares: [by layer]}]}; below zero is what works against the result.
+function contributions(data, isNarrow) {
+  const base = common();
+  return {
+    ...base,
+    color: palette(),
+    grid: { left: 12, right: 16, top: 40, bottom: 32, outerBoundsMode: "same" },
+    legend: { ...legend(), formatter: isNarrow ? (name) => name.split("/").at(-1) : (name) => name },
+    tooltip: { ...base.tooltip, trigger: "axis", valueFormatter: percent },
+    xAxis: axis({ type: "category", data: data.layers, name: "layer", nameLocation: "middle", nameGap: 24 }),
+    yAxis: axis({ type: "value", axisLabel: { formatter: (value) => `${Math.round(100 * value)} %` } }),
+    series: data.parents.map(({ name, shares }, index) => ({
+      type: "bar",
+      stack: "all",
+      name,
+      data: shares,
+      itemStyle: { borderColor: colour("surface"), borderWidth: 0.5, decal: index < SERIES ? undefined : { symbol: "rect", dashArrayX: [1, 0], dashArrayY: [2, 3], rotation: 0.8, color: colour("surface") } },
+    })),
+  };
+}
+
 // data: {groups: [{base_model, points: [[x, y, name]]}], by: "base_model" | "owner"}
 function map(data, isNarrow) {
   const base = common();
@@ -181,9 +226,9 @@ function walkMap(element, chart, data) {
   const key = ({ seriesIndex, dataIndex }) => ({ seriesIndex, dataIndex });
 }
 
-function start(element) {
-  const data = JSON.parse(document.getElementById(element.dataset.source).textContent);
-  const kind = element.dataset.chart;
+// Draws, and again whenever width or colours change. Returns: the chart, and a function that draws other data.
+export function mount(element, kind, initial) {
+  let data = initial;
   // Rows as high as text; the page's own height is for charts of fixed size.
   if (kind === "heatmap") Object.assign(element.style, { minHeight: 0, height: `${data.rows.length * 1.7 + 6.5}rem` });
   const chart = echarts.init(element, null, { renderer: "svg" });
@@ -202,13 +247,20 @@ function start(element) {
   document.addEventListener("themechange", render);
   // Paper has a width and a colour scheme of its own.
   matchMedia("print").addEventListener("change", () => { fit(); render(); });
+  return { chart, show: (next) => { data = next; render(); } };
+}
+
+function start(element) {
+  const data = JSON.parse(document.getElementById(element.dataset.source).textContent);
+  const kind = element.dataset.chart;
+  const { chart, show } = mount(element, kind, data);
   if (kind !== "map") return;
   walkMap(element, chart, data);
   for (const choice of document.querySelectorAll(`[name="${element.id}-by"]`)) {
-    choice.addEventListener("change", () => { data.by = choice.value; render(); });
+    choice.addEventListener("change", () => { data.by = choice.value; show(data); });
     if (choice.checked) data.by = choice.value;
   }
-  render();
+  show(data);
 }
 
 document.querySelectorAll("[data-chart]").forEach(start);

@@ -1,6 +1,7 @@
-// The page of a merge: its recipe as code, and a table of modules that sorts by any column.
+// The page of a merge: how its inputs relate, its recipe as code, and a table of modules that sorts by any column.
 
 import { el } from "./api.js";
+import { matrixIn } from "./interference.js";
 import { showSnippets } from "./snippets.js";
 
 const valueOf = (row, column) => {
@@ -27,6 +28,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => sort(table, heading, column));
     heading.append(button);
   });
+}
+
+const matrix = document.getElementById("matrix-data");
+if (matrix) {
+  const { names, measures } = JSON.parse(matrix.textContent);
+  // An older report has the cosines only, which are there already.
+  if (measures.overlap) matrixIn(document.getElementById("matrix"))(names, measures);
 }
 
 showSnippets(document.getElementById("snippets"), "merges/", JSON.parse(document.getElementById("recipe").textContent), { needsToken: true });

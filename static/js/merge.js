@@ -2,6 +2,7 @@
 
 import { fits, query, readAddress, writeAddress } from "./address.js";
 import { call, clearErrors, el, markField, showError, unmarkField } from "./api.js";
+import { InterferenceView } from "./interference.js";
 import { Inputs } from "./merge-inputs.js";
 import { checkParams, showParams } from "./params.js";
 import { LONG, RecipeForm } from "./recipe-form.js";
@@ -30,6 +31,15 @@ const recipeText = new RecipeText($("recipe-text"), $("recipe-problems"), {
     refresh();
     return recipe.previewRequest();
   },
+});
+const interference = new InterferenceView($("interference"), {
+  onRank: (rank) => {
+    fields.rank_mode.value = "fixed";
+    recipe.showRank(rank);
+    say(`The file will have rank ${rank}.`);
+    changed();
+  },
+  onMeasured: () => check(),
 });
 let recipe;
 let timer;
@@ -121,6 +131,7 @@ function showPreview(preview) {
   const unplaced = preview.problems.filter((problem) => !place(problem));
   const warnings = showHints(preview);
   showVerdict(preview, unplaced, preview.mergeable ? warnings : []);
+  interference.show(preview);
   showRequest();
 }
 
