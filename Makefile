@@ -8,11 +8,11 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 export CHROMIUM
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gallery lint format bench
+.PHONY: help demo serve test test-parity gallery lint format bench
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PYTHON=$(PYTHON)  PORT, HOST, DATA_DIR and the rest of .env.example work too: make serve PORT=8080"
 	@echo "TORCH_INDEX=<URL of PyTorch's index of CPU builds> spares the CUDA build on Linux; see README.md"
@@ -25,6 +25,9 @@ serve: .venv/.models ## the site and a worker, in the foreground
 
 test: lint .venv/.browser ## everything that is checked: linters, types, layers, migrations, unit tests, journeys, browser
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-parity: .venv-parity/.references ## PEFT, mergekit and fusion-bench beside this engine, in an environment of their own
+	@.venv-parity/bin/python -m pytest -W ignore tests/parity
 
 gallery: .venv/.browser ## pictures of every page in every state, in gallery/ or $GALLERY, to look at; each is judged too
 	$(BIN)/python -m pytest tests/journeys/gallery
@@ -72,6 +75,16 @@ bench: ## list the benchmarks and the commands that run them
 .venv/.dev: .venv/.models requirements-dev.txt
 	@echo "installing requirements-dev.txt"
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# On top of .venv, whose engine and torch the references are compared on.
+.venv-parity/.references: .venv/.dev requirements-parity.txt
+	@echo "installing requirements-parity.txt"
+	@$(BIN)/python -m venv .venv-parity
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$packages" > "$$(.venv-parity/bin/python -c "$$packages")/engine.pth"
+	@.venv-parity/bin/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore \
+		--no-deps -r requirements-parity.txt
 	@touch $@
 
 # The browser journey needs a Chromium; only root may install one.
