@@ -166,3 +166,10 @@ def test_a_truncated_spectrum_counts_what_was_cut_off():
     curve = EnergyCurve()
     curve.add(torch.tensor([4.0, 2.0], dtype=torch.float64), total=8.0)
     assert curve.kept == [0.5, 0.75]
+
+
+def test_the_curve_ends_where_the_spectrum_of_a_module_does():
+    curve = EnergyCurve()
+    curve.add(torch.tensor([4.0, 2.0], dtype=torch.float64), total=8.0)
+    curve.add(torch.tensor([1.0, 0.5, 0.5], dtype=torch.float64), total=2.0)
+    assert curve.kept == [0.5, 0.75]
