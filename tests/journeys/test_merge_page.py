@@ -259,3 +259,21 @@ output: {name: zelda/rest, rank: {mode: fixed, value: 3}}
         assert "weight: -0.25" in document
         page.get_by_role("link", name="Change and merge again").click()
         verdict(page, "Ready: 2 inputs")
+
+
+def test_examples_are_lines_of_json_and_a_prompt_keeps_its_line_break(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        sign_up(page, "yorick")
+        page.goto("/merge/?input=merle/one&input=merle/two&method=lorahub&name=yorick/found")
+        examples, code = page.get_by_label("examples"), page.locator("#snippets pre code").first
+        verdict(page, "Ready")
+        assert "prompt" not in code.text_content(), "the default, whose line break a field of one line would lose"
+        examples.fill('{"input": "a", "output": "b"}\nno JSON')
+        expect(page.get_by_text("Line 2 is not a JSON object")).to_be_visible()
+        examples.fill('{"input": "a", "output": "b"}\n\n{"input": "c", "output": "d"}')
+        expect(code).to_contain_text('"examples"')
+        verdict(page, "Ready")
+        address = page.url
+        page.goto("/")
+        page.goto(address)
+        expect(examples).to_have_value('{"input":"a","output":"b"}\n{"input":"c","output":"d"}')
