@@ -59,6 +59,26 @@ def test_a_finished_merge_shows_what_each_parent_adds(browser: Client, parents: 
         assert text in html
 
 
+def test_every_picture_of_a_merge_has_its_numbers_as_a_table(browser: Client, parents: list) -> None:
+    output = {"rank": {"mode": "fixed", "value": 2}}
+    merge = ask(browser, {"method": "weighted_sum", "inputs": parents, "output": output})
+    run_jobs()
+    answer = browser.get(f"/merges/{merge['id']}/")
+    html = answer.content.decode()
+    check_html(html)
+    layers, curve = answer.context["layers"], answer.context["curve"]
+    assert layers["layers"] == ["0", "1"]
+    for shares in zip(*(parent["shares"] for parent in layers["parents"]), strict=True):
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert sum(row["contributed"] for row in answer.context["contributions"]) == pytest.approx(100, abs=1e-3)
+    assert curve["chosen"] == 2
+    assert "2 (this file)" in html
+    for source in ("curve-data", "layers-data", "matrix-data"):
+        assert f'id="{source}"' in html
+    for parent in layers["parents"]:
+        assert f'<th scope="row">{parent["name"]}</th>' in html
+
+
 def test_an_open_merge_is_watched_until_it_has_finished(browser: Client, parents: list) -> None:
     merge = ask(browser, {"method": "weighted_sum", "inputs": parents})
     path = f"/merges/{merge['id']}/"
