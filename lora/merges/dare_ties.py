@@ -31,7 +31,7 @@ class DareTiesParams:
     source="DARE, arXiv:2311.03099, section 3.2, before the election of TIES-Merging, arXiv:2306.01708, section 4.2",
     weights="relative",
     family="elementwise",
-    when="For comparison with published merges; as a LoRA it keeps less than `ties` does.",
+    when="For comparison with published merges; as a LoRA it keeps less than ties does.",
     lacks=("gauge", "scale", "low_rank"),
 )
 def dare_ties(modules: Modules, params: DareTiesParams) -> Iterator[tuple[Module, Merged]]:

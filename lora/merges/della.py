@@ -43,7 +43,7 @@ class DellaParams:
     source="DELLA-Merging, arXiv:2406.11617, section 3; mergekit's della",
     weights="relative",
     family="elementwise",
-    when="For comparison with published merges; as a LoRA it keeps less than `ties` does.",
+    when="For comparison with published merges; as a LoRA it keeps less than ties does.",
     lacks=("gauge", "scale", "low_rank"),
 )
 def della(modules: Modules, params: DellaParams) -> Iterator[tuple[Module, Merged]]:

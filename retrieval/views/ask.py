@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from lora.merges import FAMILIES
 from registry.models import Adapter, AdapterTag
 from registry.queries import visible_adapters
 from retrieval.request import DEFAULT_ROUTER
@@ -44,6 +45,7 @@ def merge(request: HttpRequest) -> HttpResponse:
     context = {
         "section": "merge",
         "default_method": DEFAULT_METHOD,
+        "families": FAMILIES,
         "owners": [namespace.name for namespace in owners],
         "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
     }

@@ -4,7 +4,8 @@ import { fits, query, readAddress, writeAddress } from "./address.js";
 import { call, clearErrors, el, markField, showError, unmarkField } from "./api.js";
 import { InterferenceView } from "./interference.js";
 import { Inputs } from "./merge-inputs.js";
-import { checkParams, showParams } from "./params.js";
+import { fillMethods, listMethods, markChosen, terms } from "./merge-methods.js";
+import { checkParams } from "./params.js";
 import { LONG, RecipeForm } from "./recipe-form.js";
 import { RecipeText, download } from "./recipe-text.js";
 import { showShares } from "./shares.js";
@@ -202,9 +203,21 @@ function refresh() {
   timer = setTimeout(() => { showRequest(); check(); }, DELAY_MS);
 }
 
+// From the list of all methods; as if it had been chosen in the field.
+function chooseMethod(name) {
+  fields.method.value = name;
+  fields.method.dispatchEvent(new Event("input", { bubbles: true }));
+  fields.method.focus();
+}
+
 function showMethod() {
-  $("method-summary").textContent = recipe.method?.summary || "";
-  $("method-source").textContent = recipe.method?.source ? `After ${recipe.method.source}.` : "";
+  const { method } = recipe;
+  $("method-when").textContent = method?.when || "";
+  $("method-summary").textContent = method?.summary || "";
+  $("method-terms").replaceChildren(...(method ? terms(method) : []).map((text) => el("li", {}, text)));
+  $("method-terms").hidden = !$("method-terms").children.length;
+  $("method-source").textContent = method?.source ? `After ${method.source}.` : "";
+  markChosen($("method-list"), method?.name);
 }
 
 function showRetrieval() {
@@ -265,10 +278,8 @@ function listen() {
   });
   // Before the form's own listener, so that the request is read from the fields of the new choice.
   fields.method.addEventListener("input", () => {
+    recipe.followMethod();
     showMethod();
-    showParams($("params"), recipe.method?.params);
-    fields.rank_mode.value = recipe.defaultRankMode;
-    recipe.showRank();
   });
   fields.rank_mode.addEventListener("input", () => recipe.showRank());
   fields.output_name.addEventListener("input", () => { recipe.hasNamed = fields.output_name.value !== ""; });
@@ -282,7 +293,9 @@ function listen() {
 
 async function start() {
   const { merges } = await call("GET", "methods/");
-  fields.method.replaceChildren(...merges.map(({ name, title }) => el("option", { value: name, selected: name === form.dataset.method }, title)));
+  const families = JSON.parse($("families").textContent);
+  fillMethods(fields.method, merges, families, form.dataset.method);
+  listMethods($("method-list"), merges, families, chooseMethod);
   recipe = new RecipeForm(form, $("params"), inputs, merges);
   const { params, isLost } = readAddress();
   recipe.fromAddress(params);

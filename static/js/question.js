@@ -1,5 +1,6 @@
 // The retrieval form as a request, and as an address.
 
+import { lines, readExamples } from "./examples.js";
 import { paramsFromAddress, paramsToAddress, readParams, showParams } from "./params.js";
 
 export const MAX_TEXTS = 256;
@@ -8,18 +9,6 @@ export const LONG = ["text", "texts", "examples"];
 const FILTERS = ["tag", "license", "owner"];
 
 const list = (value) => value.split(",").map((part) => part.trim()).filter(Boolean);
-const lines = (value) => value.split("\n").filter((line) => line.trim());
-
-// A line that is JSON with an input is an example with its output; any other line is an input itself.
-function example(line) {
-  try {
-    const value = JSON.parse(line);
-    if (value !== null && typeof value === "object" && "input" in value) return value;
-  } catch {
-    // Prose, or a prompt that begins with a brace.
-  }
-  return { input: line.trim() };
-}
 
 export class Question {
   constructor(form, paramsBox, routers) {
@@ -58,7 +47,7 @@ export class Question {
 
   request() {
     const { fields } = this;
-    const asked = { text: () => fields.text.value, texts: () => lines(fields.texts.value), examples: () => lines(fields.examples.value).map(example) };
+    const asked = { text: () => fields.text.value, texts: () => lines(fields.texts.value), examples: () => readExamples(fields.examples.value) };
     const body = { router: fields.router.value, [this.kind]: asked[this.kind]() };
     if (fields.k.value !== "") body.k = Number(fields.k.value);
     if (fields.base_model.value) body.base_model = fields.base_model.value;

@@ -4,7 +4,7 @@ import { formatInput, parseInput } from "./merge-inputs.js";
 import { paramsFromAddress, paramsToAddress, readParams, showParams } from "./params.js";
 
 // What this tab keeps where the address would grow too long.
-export const LONG = ["input", "retrieve"];
+export const LONG = ["input", "retrieve", "param.examples"];
 const RANK_VALUE = {
   fixed: { label: "Rank of the file", value: 16, step: 1, min: 1, max: 4096 },
   energy: { label: "Share of ‖ΔW‖² to keep", value: 0.99, step: "any", min: 0, max: 1 },
@@ -30,6 +30,8 @@ export class RecipeForm {
     this.retrieval = null;
     this.hasChosenVisibility = false;
     this.hasNamed = false;
+    // What was chosen before a method that leaves no choice.
+    this.freeMode = null;
   }
 
   get method() {
@@ -91,6 +93,24 @@ export class RecipeForm {
     Object.assign(field, { min: kind.min, max: kind.max, step: kind.step, value: value ?? kind.value });
   }
 
+  // After the choice of another method: its parameters, and the rank that it can write or the one that was chosen before.
+  followMethod() {
+    const { rank_mode: mode } = this.fields;
+    const only = this.method?.rank_mode;
+    showParams(this.paramsBox, this.method?.params);
+    if (only && mode.value !== only) this.freeMode = mode.value;
+    mode.value = only ?? this.freeMode ?? mode.value;
+    this.showRank();
+    this.#limitRank();
+  }
+
+  // What is chosen stays even where the method refuses it, as an address may ask for it: the server says why.
+  #limitRank() {
+    const only = this.method?.rank_mode;
+    this.freeMode = only ? (this.freeMode ?? "max_input") : null;
+    for (const option of this.fields.rank_mode.options) option.disabled = Boolean(only) && option.value !== only;
+  }
+
   // The form of a request that the server has read.
   fromRequest({ method, inputs, params = {}, output = {} }) {
     const { fields } = this;
@@ -100,6 +120,7 @@ export class RecipeForm {
     showParams(this.paramsBox, this.method?.params, params);
     fields.rank_mode.value = output.rank?.mode ?? this.defaultRankMode;
     this.showRank(output.rank?.value);
+    this.#limitRank();
     fields.dtype.value = output.dtype ?? "";
     if (!fields.publish.disabled) fields.publish.checked = Boolean(output.name);
     this.#keepName(output.name);
@@ -144,6 +165,7 @@ export class RecipeForm {
     const [mode, value] = (address.get("rank") || this.defaultRankMode).split(":");
     if ([...fields.rank_mode.options].some((option) => option.value === mode)) fields.rank_mode.value = mode;
     this.showRank(value);
+    this.#limitRank();
     fields.dtype.value = address.get("dtype") || "";
     if (fields.dtype.selectedIndex < 0) fields.dtype.value = "";
     if (!fields.publish.disabled) fields.publish.checked = address.get("publish") !== "no";
