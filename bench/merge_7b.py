@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from bench.peft_svd import merge_with_peft
 from bench.shapes import LAYER, RANK, read_folder, write_adapter_7b
 
 INPUTS, LAYERS = 8, 32
@@ -45,33 +45,6 @@ def merge_apart(scratch: Path, folders: list[Path], name: str) -> tuple[float, f
     return float(wall), float(grown)
 
 
-class DummyBase(nn.Module):
-    """One decoder layer's linear modules, under the names of a Llama."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.Module()
-        for path, (d_out, d_in) in LAYER.items():
-            parent, name = path.split(".")
-            if not hasattr(layer, parent):
-                layer.add_module(parent, nn.Module())
-            layer.get_submodule(parent).add_module(name, nn.Linear(d_in, d_out, bias=False))
-        self.model = nn.Module()
-        self.model.layers = nn.ModuleList([layer])
-
-
-def peft_seconds(folders: list[Path]) -> float:
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(DummyBase(), folders[0], adapter_name="0")
-    for i, folder in enumerate(folders[1:], 1):
-        model.load_adapter(folder, adapter_name=str(i))
-    names = [str(i) for i in range(len(folders))]
-    start = time.perf_counter()
-    model.add_weighted_adapter(names, [1 / len(names)] * len(names), "merged", combination_type="svd", svd_rank=RANK)
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--merge", nargs="+", type=Path, help=argparse.SUPPRESS)
@@ -99,7 +72,7 @@ def main() -> None:
         print(f"ONE decoder layer, {len(LAYER)} modules, dummy base")
         print(f"  this engine, from files to file {ours:10.2f} s")
         if not arguments.without_peft:
-            theirs = peft_seconds(layer)
+            theirs, _ = merge_with_peft(layer, LAYER)
             print(f'  PEFT add_weighted_adapter("svd") {theirs:9.2f} s, in memory')
             print(f"  ratio                           {theirs / ours:10.0f}x  (bar: at least 100x)")
 
