@@ -153,6 +153,21 @@ def check_inputs(places: Mapping[str, Revision], files: list[InputFile], step: S
     except NotMergeable as error:
         named = list(places.items())
         raise_not_mergeable([(*named[item.index], item.code, item.message) for item in error.inputs])
+    if mute := _without_samples(step) if step is not None else set():
+        message = "It has no samples, which this method looks at. Upload samples.jsonl, or give examples in params."
+        raise_not_mergeable([(where, r, "no_samples", message) for where, r in places.items() if r.pk in mute])
+
+
+def _without_samples(step: Step[Revision]) -> set[int]:
+    """Ids of the revisions that have no samples where a method of the recipe looks at them."""
+    looks = "base_model" in MERGES.get(step.method).needs and not step.params.get("examples")
+    mute: set[int] = set()
+    for item in step.inputs:
+        if isinstance(item.source, Step):
+            mute |= _without_samples(item.source)
+        elif looks and item.source.file(SAMPLES) is None:
+            mute.add(item.source.pk)
+    return mute
 
 
 def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:

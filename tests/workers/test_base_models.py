@@ -66,6 +66,18 @@ def test_the_base_is_loaded_from_its_folder_and_the_search_ends_in_a_weighted_su
 
 
 @pytest.mark.django_db
+def test_inputs_without_samples_are_refused_at_once_unless_there_are_examples(ada, tmp_path):
+    folder = write_adapter_files(tmp_path / "mute", MODULES, rank=2, config_overrides={"base_model_name_or_path": BASE})
+    ada.ready("ada/mute", {path.name: path.read_bytes() for path in folder.iterdir()}, license="mit")
+    recipe = {"method": "packllm", "inputs": [{"adapter": "ada/in0"}, {"adapter": "ada/mute"}]}
+    refused = ada.post("/merges/", recipe)
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_mergeable")
+    [problem] = ada.post("/merges/preview/", recipe).json()["problems"]
+    assert (problem["where"], problem["code"]) == ("inputs[1]", "no_samples")
+    assert ada.post("/merges/", recipe | {"params": {"examples": [{"input": "a b"}]}}).status_code == 202
+
+
+@pytest.mark.django_db
 def test_the_texts_of_examples_stay_with_the_caller(ada, base_folder, settings):
     register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
     settings.BASE_MODELS_DIR = str(base_folder.parent.parent)
