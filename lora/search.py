@@ -75,7 +75,7 @@ class Found:
 
 def evolution(space: Space) -> Strategy:
     """Try a random step from the best weights so far; longer steps after successes, shorter ones after failures."""
-    best, step, success = space.cut(np.array(space.start)), (space.high - space.low) / 6, TARGET_SUCCESS
+    best, step, success = space.cut(np.array(space.start)), (space.high - space.low) / 10, TARGET_SUCCESS
     best_loss = yield best
     damping = 1 + space.n / 2
     tries = 0
