@@ -116,7 +116,7 @@ function showVerdict(preview, unplaced, warnings) {
   const count = preview.problems.length;
   const noun = known.some((input) => input.recipe) ? "input" : "expert";
   const experts = `${known.length} ${noun}${known.length === 1 ? "" : "s"}`;
-  const text = preview.mergeable ? `Ready: ${experts} of ${known[0].base_model || "an unnamed base"}${preview.rank === null ? "" : ` become one of rank ${preview.rank}`}.` : `${count === 1 ? "1 problem stands" : `${count} problems stand`} in the way${unplaced.length === count ? ":" : ", each shown beside its cause."}`;
+  const text = preview.mergeable ? `Ready: ${experts} of ${known[0].base_model || "an unnamed base"}${preview.rank === null ? "" : ` become one of rank ${preview.rank}`}.` : `${count === 1 ? "1 problem stands" : `${count} problems stand`} in the way${unplaced.length === count ? ":" : `, ${count === 1 ? "" : "each "}shown beside its cause.`}`;
   box.className = `verdict notice ${preview.mergeable ? (warnings.length ? "warn" : "good") : "bad"}`;
   const parts = [el("p", {}, text)];
   if (unplaced.length) parts.push(list(unplaced.map(({ message }) => message)));

@@ -65,8 +65,9 @@ function listOf(value) {
   }
 }
 
-function withSlider(input, name) {
-  const slider = el("input", { type: "range", min: "0", max: "1", step: "0.01", "aria-label": `Slider for ${name}` });
+// For the mouse alone: keys and screen readers have the same value in the field.
+function withSlider(input) {
+  const slider = el("input", { type: "range", min: "0", max: "1", step: "0.01", tabindex: "-1", "aria-hidden": "true" });
   slider.value = input.value;
   slider.addEventListener("input", () => { input.value = slider.value; });
   input.addEventListener("input", () => { slider.value = input.value; });
@@ -83,7 +84,7 @@ export function showParams(box, schema, values = {}) {
     input.dataset.hint = note.id;
     input.setAttribute("aria-describedby", note.id);
     const label = el("label", { for: input.id }, name);
-    const children = input.type === "checkbox" ? [el("span", { class: "check" }, input, label)] : [label, isShare(property) ? withSlider(input, name) : input];
+    const children = input.type === "checkbox" ? [el("span", { class: "check" }, input, label)] : [label, isShare(property) ? withSlider(input) : input];
     return el("div", { class: isLong(property) ? "field wide" : "field" }, ...children, note);
   });
   box.replaceChildren(...fields);

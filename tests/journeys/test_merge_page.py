@@ -151,6 +151,40 @@ def test_keys_alone_choose_order_and_weigh(site: Site, experts: None) -> None:
         expect(page.locator("#weight-summary")).to_contain_text("their sum is 1.01")
 
 
+def test_a_method_is_chosen_by_when_to_use_it(site: Site, experts: None) -> None:
+    with open_browser(site.url) as (page, _):
+        page.goto("/merge/?input=merle/one&input=merle/two&input=merle/three&rank=fixed:3")
+        method, rank = page.get_by_label("Method", exact=True), page.get_by_label("Rank", exact=True)
+        verdict(page, "Ready: 3 experts of acme/tiny-base become one of rank 3.")
+        groups = method.locator("optgroup")
+        expect(groups).to_have_count(5)
+        expect(groups.first).to_have_attribute("label", re.compile("^Linear: "))
+        page.get_by_text("All methods, and when to use each").click()
+        page.get_by_role("button", name="SLERP", exact=True).click()
+        expect(method).to_be_focused()
+        expect(method).to_have_value("slerp")
+        expect(page.locator("#method-when")).to_contain_text("For two adapters")
+        expect(page.locator("#method-terms")).to_have_text("Takes at most 2 inputs.")
+        expect(page.locator("#inputs-error")).to_have_text("slerp takes at most 2 inputs, not 3.", timeout=60_000)
+        verdict(page, "1 problem stands in the way, shown beside its cause.")
+        method.select_option("regmean")
+        expect(page.locator("#method-terms")).to_contain_text("Needs the base model's weights")
+
+        # Concatenation loses nothing by its nature; the rank that was chosen comes back after it.
+        method.select_option("cat")
+        expect(rank).to_have_value("exact")
+        expect(rank.locator("option:enabled")).to_have_count(1)
+        verdict(page, "Ready: 3 experts")
+        method.select_option("knots_ties")
+        expect(rank).to_have_value("fixed")
+        expect(page.get_by_label("Rank of the file")).to_have_value("3")
+        verdict(page, "Ready: 3 experts of acme/tiny-base become one of rank 3.")
+        page.goto("/merge/?input=merle/one&input=merle/two&method=cat")
+        expect(rank).to_have_value("exact")
+        method.select_option("ties")
+        expect(rank).to_have_value("max_input")
+
+
 def test_a_visitor_fills_the_form_and_logs_in_at_the_end(site: Site, experts: None) -> None:
     with open_browser(site.url) as (page, _):
         sign_up(page, "xenia")
@@ -261,7 +295,7 @@ output: {name: zelda/rest, rank: {mode: fixed, value: 3}}
         verdict(page, "Ready: 2 inputs")
 
 
-def test_examples_are_lines_of_json_and_a_prompt_keeps_its_line_break(site: Site, experts: None) -> None:
+def test_examples_are_lines_and_a_prompt_keeps_its_line_break(site: Site, experts: None) -> None:
     with open_browser(site.url) as (page, _):
         sign_up(page, "yorick")
         page.goto("/merge/?input=merle/one&input=merle/two&method=lorahub&name=yorick/found")
@@ -269,9 +303,11 @@ def test_examples_are_lines_of_json_and_a_prompt_keeps_its_line_break(site: Site
         verdict(page, "Ready")
         assert "prompt" not in code.text_content(), "the default, whose line break a field of one line would lose"
         examples.fill('{"input": "a", "output": "b"}\nno JSON')
-        expect(page.get_by_text("Line 2 is not a JSON object")).to_be_visible()
+        expect(code).to_contain_text('"input": "no JSON"')
+        examples.fill("line\n" * 257)
+        expect(page.get_by_text("These are 257 lines; at most 256 are taken.")).to_be_visible()
         examples.fill('{"input": "a", "output": "b"}\n\n{"input": "c", "output": "d"}')
-        expect(code).to_contain_text('"examples"')
+        expect(code).to_contain_text('"output": "d"')
         verdict(page, "Ready")
         address = page.url
         page.goto("/")
