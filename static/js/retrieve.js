@@ -222,7 +222,10 @@ async function start() {
   question = new Question(form, $("params"), routers);
   listen();
   form.querySelector("button[type=submit]").disabled = false;
+  // Somebody may have begun to type before the routers were here.
+  const typed = form.elements.text.value;
   restore();
+  if (question.isBlank) form.elements.text.value = typed;
 }
 
 start().catch((error) => showError(form, error));

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.browser import open_browser
 from tests.journeys.code_snippets import run_copied
@@ -44,6 +44,19 @@ def ask(page: Page, question: str = QUESTION) -> None:
 def names(page: Page) -> list[str]:
     expect(page.locator("#matches > li").first).to_be_visible(timeout=FIRST_MS)
     return page.locator("#matches h3").all_text_contents()
+
+
+def test_what_is_typed_before_the_page_is_ready_stays(site: Site) -> None:
+    with open_browser(site.url) as (page, _):
+        held: list[Route] = []
+        page.route("**/api/v1/methods/", lambda route: held.insert(0, route))
+        with page.expect_request("**/api/v1/methods/"):
+            page.goto("/retrieve/")
+        prompt = page.get_by_label("Prompt", exact=True)
+        prompt.fill(QUESTION)
+        held[0].continue_()
+        expect(page.get_by_role("button", name="Find experts")).to_be_enabled(timeout=60_000)
+        expect(prompt).to_have_value(QUESTION)
 
 
 def test_a_question_is_in_the_address_and_comes_back(site: Site, experts: str) -> None:
