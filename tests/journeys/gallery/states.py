@@ -82,7 +82,7 @@ def uploading(page: Page) -> None:
 
 
 def merge_judged(page: Page) -> None:
-    expect(page.locator("#verdict")).not_to_be_empty()
+    expect(page.locator("#verdict")).not_to_be_empty(timeout=ANSWER_MS)
     expect(page.locator("#verdict [aria-busy=true]")).to_have_count(0)
 
 
