@@ -26,7 +26,8 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], 
     monkeypatch.setattr(MERGES, "_methods", dict(MERGES._methods))
 
     def add(run: Callable[..., Any]) -> None:
-        MERGES.register("mine", title="Mine", source="here", summary="Mine.", weights="relative")(run)
+        traits = {"weights": "relative", "family": "spectral"}
+        MERGES.register("mine", title="Mine", source="here", summary="Mine.", **traits)(run)
 
     return add
 
