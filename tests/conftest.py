@@ -14,11 +14,12 @@ TESTS = Path(__file__).parent
 ONE_PROCESS = (TESTS / "services", TESTS / "journeys" / "gallery")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that distributes the tests reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the suite, the tests of a file stay together, as do those of these folders."""
     for item in items:
         group = next((folder for folder in ONE_PROCESS if item.path.is_relative_to(folder)), item.path)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+        item.add_marker(pytest.mark.xdist_group(group.relative_to(TESTS).as_posix()))
 
 
 @pytest.fixture(autouse=True)
