@@ -24,7 +24,7 @@ serve: .venv/.models ## the site and a worker, in the foreground
 	@exec $(BIN)/python manage.py serve
 
 test: lint .venv/.browser ## everything that is checked: linters, types, layers, migrations, unit tests, journeys, browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-parity: .venv-parity/.references ## PEFT, mergekit and fusion-bench beside this engine, in an environment of their own
 	@.venv-parity/bin/python -m pytest -W ignore tests/parity
