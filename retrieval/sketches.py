@@ -30,7 +30,9 @@ def store_sketch(revision: Revision, path: Path, layout: Layout) -> None:
         return
     with AdapterFile(path, layout) as file:
         vector = delta_sketch(file)
-    DeltaSketch.objects.get_or_create(revision=revision, defaults={"vector": vector.astype("<f4").tobytes()})
+    row = DeltaSketch(revision=revision, vector=vector.astype("<f4").tobytes())
+    # One statement; a job that runs again finds the same sketch stored.
+    DeltaSketch.objects.bulk_create([row], ignore_conflicts=True)
 
 
 def lacking() -> QuerySet[Revision]:
