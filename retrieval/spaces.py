@@ -58,7 +58,10 @@ def _gone(space_id: str) -> NotReady:
 
 def wanted_encoder() -> Encoder:
     """The encoder that is to answer queries: ENCODER_MODEL of the worker that started last. Raises: NotReady."""
-    row = ServedSpace.objects.first()
+    return _wanted_by(ServedSpace.objects.first())
+
+
+def _wanted_by(row: ServedSpace | None) -> Encoder:
     if row is None:
         return current_encoder()
     encoder = find_encoder(row.wanted_model)
@@ -82,7 +85,12 @@ def encoders_in_use() -> list[Encoder]:
     """
     found: dict[str, Encoder] = {}
     problem: NotReady | None = None
-    finders: tuple[Callable[[], Encoder], ...] = (lambda: encoder_of(served_space_id()), wanted_encoder)
+    row = ServedSpace.objects.first()
+    served = row.space_id if row and row.space_id else None
+    finders: tuple[Callable[[], Encoder], ...] = (
+        lambda: encoder_of(served or served_space_id()),
+        lambda: _wanted_by(row),
+    )
     for find in finders:
         try:
             encoder = find()
