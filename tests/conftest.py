@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from pytest_socket import socket_allow_hosts
 
 from registry import facets
@@ -12,6 +13,13 @@ from retrieval import live
 @pytest.fixture(autouse=True)
 def _offline() -> None:
     socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def _empty_queue() -> None:
+    """A sweep sends nothing again while the queue is long, and no worker takes what the unit tests put there."""
+    for message in settings.DATA_DIR.glob("broker/*.msg"):
+        message.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

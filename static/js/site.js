@@ -17,7 +17,14 @@ document.addEventListener("click", async (event) => {
 });
 
 const tell = (box) => box.classList.toggle("goes-on", Math.ceil(box.scrollLeft + box.clientWidth) < box.scrollWidth);
-const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => tell(target.closest(".scroll"))));
+// A node that has left its box, or the page, is told of once more.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const box = target.closest(".scroll");
+    if (box) tell(box);
+    else sizes.unobserve(target);
+  }
+});
 document.addEventListener("scroll", ({ target }) => target.matches?.(".scroll") && tell(target), { capture: true, passive: true });
 function watch(part) {
   for (const box of part.querySelectorAll(".scroll")) for (const node of [box, ...box.children]) sizes.observe(node);

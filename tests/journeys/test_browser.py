@@ -61,7 +61,7 @@ def test_sign_up_upload_retrieve_merge_download(site: Site, tmp_path: Path) -> N
         page.get_by_role("button", name="Upload", exact=True).click()
         wait_for_success(page)
         page.get_by_role("link", name="Open grace/record-to-json").click()
-        expect(page.locator(".badge.ready")).to_be_visible()
+        expect(page.locator("#adapter-name + .row > .badge.ready")).to_be_visible()
         expect(page.locator("[data-chart] svg")).to_have_count(2)
 
         page.goto("/upload/")
@@ -100,7 +100,7 @@ def test_sign_up_upload_retrieve_merge_download(site: Site, tmp_path: Path) -> N
         check_archive(download.value.path(), tmp_path)
         page.get_by_role("link", name="Report").click()
         expect(page.get_by_text("of the energy")).to_be_visible()
-        expect(page.locator("[data-chart] svg")).to_have_count(1)
+        expect(page.locator("[data-chart] svg")).to_have_count(3)
         page.get_by_role("link", name="Open the expert").click()
         page.get_by_text("As a list").click()
         expect(page.get_by_role("heading", name="Merged from")).to_be_visible()
