@@ -119,13 +119,39 @@ class AdaptedModel:
                 stack.callback(handle.remove)
             yield
 
+    @contextmanager
+    def recording(self, paths: Sequence[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+        """Collect by path (x, offset) of every call of these modules for as long as the block runs.
+
+        x is as for `watching`; the offset, zeros that are added to what comes out, is there for its gradient.
+        """
+        calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        with ExitStack() as stack:
+            for path in paths:
+                handle = self._modules[path].register_forward_hook(_record(calls.setdefault(path, [])))
+                stack.callback(handle.remove)
+            yield calls
+
 
 def _watch(path: str, visit: Any) -> Any:
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0].detach()
-        visit(path, x.flatten(0, -2) if x.is_floating_point() else x.flatten())
+        visit(path, _by_token(args[0]))
 
     return look
+
+
+def _record(calls: list[tuple[Tensor, Tensor]]) -> Any:
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        offset = torch.zeros_like(output, requires_grad=True)
+        calls.append((_by_token(args[0]), offset))
+        return output + offset
+
+    return add
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """Return what goes into a module as (tokens, d_in), or ids as (tokens,), apart from any graph."""
+    return x.detach().flatten(0, -2) if x.is_floating_point() else x.flatten()
 
 
 def _fitting(modules: Mapping[str, nn.Module], path: str, adapters: Sequence[AdapterFile]) -> nn.Module:

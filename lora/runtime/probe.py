@@ -128,6 +128,10 @@ class Probe:
             chosen = [Example(example.input) for example in chosen]
         return self._batches(chosen, params)
 
+    def own_task(self, index: int, params: SampleParams) -> list[Batch]:
+        """Return the samples of one input that have outputs. Raises: NotMergeable: there are none."""
+        return self._batches(self._samples(index, params, labelled=True), params)
+
     def loss(self, task: Sequence[Batch], coefficients: Coefficients | None) -> float:
         """Return the mean over the examples of −log p per token of the answer."""
         return self._mean_loss(task, coefficients, of_answer=True)
@@ -153,6 +157,24 @@ class Probe:
         for part in _parts(views, self.n):
             yield from self._collect(part, tasks)
 
+    def scores(self, example: Batch, index: int, paths: Sequence[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield (path, x, g) of those modules that have a part in an answer, with one input on the base.
+
+        x is what goes into the module, (tokens, d_in) or ids (tokens,), and g the gradient of log p(answer) by what
+        comes out, (tokens, d_out): gᵀ·x is that by the module's weight.
+        """
+        with self.adapted.recording(paths) as calls, torch.enable_grad():
+            losses = self._losses(example, self.adapted.one(index))
+            likelihood = -(losses * example.is_answer[:, 1:].to(losses)).sum()
+        if not likelihood.requires_grad:
+            return
+        offsets = [offset for pairs in calls.values() for _, offset in pairs]
+        gradients = iter(torch.autograd.grad(likelihood, offsets, materialize_grads=True))
+        for path, pairs in calls.items():
+            if pairs:
+                g = torch.cat([next(gradients).flatten(0, -2) for _ in pairs])
+                yield path, torch.cat([x for x, _ in pairs]), g
+
     def _collect(self, views: Sequence[View], tasks: Sequence[list[Batch]]) -> Iterator[list[Tensor]]:
         by_path = {view.path: view for view in views}
         device = self.adapted.device
@@ -175,12 +197,15 @@ class Probe:
         total = 0.0
         with torch.no_grad():
             for batch in task:
-                logits = self._logits(batch, coefficients)[:, :-1].float()
-                wanted = batch.ids[:, 1:].to(logits.device)
-                losses = torch.nn.functional.cross_entropy(logits.mT, wanted, reduction="none")
+                losses = self._losses(batch, coefficients)
                 counted = (batch.is_answer if of_answer else ~batch.is_answer)[:, 1:].to(losses)
                 total += float(((losses * counted).sum(1) / counted.sum(1).clamp_min(1)).sum())
         return total / sum(len(batch.ids) for batch in task)
+
+    def _losses(self, batch: Batch, coefficients: Coefficients | None) -> Tensor:
+        """Return −log p of every token but the first, (b, t − 1)."""
+        logits = self._logits(batch, coefficients)[:, :-1].float()
+        return torch.nn.functional.cross_entropy(logits.mT, batch.ids[:, 1:].to(logits.device), reduction="none")
 
     def _logits(self, batch: Batch, coefficients: Coefficients | None) -> Tensor:
         self._tick()
@@ -195,7 +220,8 @@ class Probe:
         item = self.inputs[index]
         usable = [sample for sample in item.samples if sample.output or not labelled]
         if not usable:
-            text = "has no samples with outputs; give examples in params" if labelled else "has no samples"
+            text = "has no samples with outputs" if labelled else "has no samples"
+            text += "; give examples in params" if isinstance(params, ExampleParams) else ""
             problem = InputProblem(index, "no_labels" if labelled else "no_samples", f"{item.name} {text}.")
             raise NotMergeable([problem])
         return drawn(usable, params.samples, params.seed)

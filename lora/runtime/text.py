@@ -47,6 +47,11 @@ class Batch:
     is_answer: Tensor
     prompts: Tensor
 
+    def apart(self) -> list[Batch]:
+        """Return the examples one by one."""
+        rows = [slice(k, k + 1) for k in range(len(self.ids))]
+        return [Batch(self.ids[row], self.is_answer[row], self.prompts[row]) for row in rows]
+
 
 def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Batch]:
     """Encode examples; those without an output are prompts alone.

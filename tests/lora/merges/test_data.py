@@ -1,20 +1,23 @@
 """Methods that run the base, against their formulas in numpy, given what the base says."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lora.errors import LoraError
+from lora.errors import LoraError, NotMergeable
 from lora.merges import MERGES
 from lora.recipe import OutputSpec
+from lora.runtime import fisher as fisher_information
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import BaseNotHere, Probe
 from tests.lora.in_memory import Recipe, dense, random_delta
+from tests.lora.peft_models import tiny_base
 from tests.lora.raw_files import read_deltas, relative_error
 from tests.lora.recipes import merge_input, run_merge
-from tests.lora.runtime.tiny_language_model import opened, running_base, samples, write_inputs
+from tests.lora.runtime.tiny_language_model import ids, logits_of, opened, running_base, samples, write_inputs
 
 DATA = [method for method in MERGES.names() if "base_model" in MERGES.get(method).needs]
 
@@ -47,6 +50,23 @@ class Seen:
 def merged(method, recipe, **params):
     [(_, terms)] = MERGES.get(method).run(recipe, MERGES.parse(method, params))
     return sum(dense(term) for term in terms)
+
+
+def merged_entries(method, recipe, **params):
+    """The merged ΔW by module, of a method that makes some entry by entry."""
+    return {
+        module.layout.path: torch.cat([block for _, block in merged.blocks()]).numpy()
+        for module, merged in MERGES.get(method).run(recipe, MERGES.parse(method, params))
+    }
+
+
+def of_files(inputs):
+    """Their ΔW: path → input → factors."""
+    deltas = {}
+    for i, file in enumerate(opened(inputs)):
+        for path in file.paths:
+            deltas.setdefault(path, {})[i] = file.factors(path, torch.float64)
+    return deltas
 
 
 def seen(tokens, d_in=10):
@@ -95,12 +115,67 @@ def test_regmean_in_core_space_is_lorm_where_a_is_shared():
     assert relative_error(found, B @ A.numpy()) < 1e-10
 
 
+def adapted_by_hand(deltas, i):
+    """The base with one input's ΔW in its weights, which want gradients."""
+    base = tiny_base().double()
+    weights = {path: base.get_submodule(path).weight for path in deltas}
+    for path, owners in deltas.items():
+        if i in owners:
+            change = torch.from_numpy(dense(owners[i]))
+            weights[path].data += change if isinstance(base.get_submodule(path), nn.Linear) else change.T
+    return base, weights
+
+
+def squared_gradients(deltas, i, item, prompt):
+    """Of every module, the mean over an input's samples of (∂ log p(answer)/∂W)², by backpropagation to W itself."""
+    base, weights = adapted_by_hand(deltas, i)
+    squares = dict.fromkeys(deltas, 0.0)
+    for sample in item.samples:
+        question, answer = ids(prompt.format(line=sample.input)), [*ids(" " + sample.output), 0]
+        logs = logits_of(base, torch.tensor([question + answer]))[0].log_softmax(-1)
+        likelihood = sum(logs[len(question) + k - 1, token] for k, token in enumerate(answer))
+        for path, gradient in zip(weights, torch.autograd.grad(likelihood, weights.values()), strict=True):
+            is_linear = isinstance(base.get_submodule(path), nn.Linear)
+            squares[path] = squares[path] + (gradient if is_linear else gradient.T).square().numpy() / len(item.samples)
+    return squares
+
+
+def test_fisher_averages_entries_by_squared_gradients(inputs, probe, monkeypatch):
+    deltas, weights = of_files(inputs), [1.0, -0.5, 1.5]
+    probe.weights = weights
+    params = {"scale": 0.7, "floor": 0.01, "prompt": "{line}>"}
+    found = merged_entries("fisher", Recipe(deltas, weights, probe=probe), **params)
+    squares = [squared_gradients(deltas, i, item, params["prompt"]) for i, item in enumerate(inputs)]
+    means = [np.concatenate([part.flatten() for part in one.values()]).mean() for one in squares]
+    assert set(found) == set(deltas) > {"embed", "layers.0.c"}  # the second input does not adapt the embedding
+    for path, owners in deltas.items():
+        shares = [one[path] / mean + 0.01 for one, mean in zip(squares, means, strict=True)]
+        wanted = sum(weights[i] * shares[i] * dense(delta) for i, delta in owners.items())
+        total = sum(abs(weight) * share for weight, share in zip(weights, shares, strict=True))
+        assert relative_error(found[path], 0.7 * wanted / total) < 1e-5
+    monkeypatch.setattr(fisher_information, "FISHER_BYTES", 1)  # one pass per module
+    again = merged_entries("fisher", Recipe(deltas, weights, probe=probe), **params)
+    assert all(np.array_equal(found[path], again[path]) for path in deltas)
+
+
+def test_fisher_without_information_is_the_mean(inputs, probe):
+    deltas = of_files(inputs)
+    probe.weights = [1.0, 1.0, 1.0]
+    recipe = Recipe(deltas, probe.weights, probe=probe)
+    for path, found in merged_entries("fisher", recipe, floor=1e9).items():
+        assert relative_error(found, sum(map(dense, deltas[path].values())) / 3) < 1e-5
+
+
+def test_fisher_wants_samples_with_answers(inputs, probe):
+    probe.inputs = [*inputs[:2], replace(inputs[2], samples=samples(2, labelled=False))]
+    with pytest.raises(NotMergeable) as caught:
+        merged_entries("fisher", Recipe(of_files(inputs), probe.weights, probe=probe))
+    assert [(problem.index, problem.code) for problem in caught.value.inputs] == [(2, "no_labels")]
+
+
 def coefficients(method, inputs, probe, **params):
     """c of the Σ c·ΔW that a method makes, by least squares from the merged ΔW of one module."""
-    deltas = {}
-    for i, file in enumerate(opened(inputs)):
-        for path in file.paths:
-            deltas.setdefault(path, {})[i] = file.factors(path, torch.float64)
+    deltas = of_files(inputs)
     recipe = Recipe(deltas, probe.weights, probe=probe)
     path, found = "layers.0.q", {}
     for module, terms in MERGES.get(method).run(recipe, MERGES.parse(method, params)):
