@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lora.base import Base
 from lora.lazy_torch import torch
 from lora.recipe import MergeInput
+from lora.runtime.probe import SampleParams
 from lora.weights import AdapterFile
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
     from lora.layout import ModuleLayout
     from lora.merge_report import Measurements
+    from lora.runtime.probe import Probe
 
 NORM_RATIO = 10.0  # of q's and k's typical change per entry to that of the other modules
 CANCELLED = 0.05  # share of the first-order change of W_qᵀ·W_k that is left: about 1 in trained adapters, 0 if locked
 TRIED_SCALES = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
+TRIED_SAMPLES = 4  # of each input, so that a look at every input stays short beside what a method does with the base
 SPIKE = 0.25  # how far a loss may rise above both ends, in parts of the higher one
 
 
@@ -128,12 +131,31 @@ def _product_norm(left: Tensor, right: Tensor) -> float:
     return math.sqrt(max(0.0, float(((left @ left.T) * (right @ right.T)).sum())))
 
 
+def trap_warnings(probe: Probe, prompt: str) -> Iterator[dict[str, str]]:
+    """Yield a warning for every input whose loss on its own samples spikes between the base and the whole adapter.
+
+    Inputs whose samples have no outputs are passed over.
+
+    Args:
+        prompt: what the model is asked, see `SampleParams`.
+    """
+    params = SampleParams(samples=TRIED_SAMPLES, prompt=prompt)
+    for index, item in enumerate(probe.inputs):
+        if any(sample.output for sample in item.samples):
+            task = probe.own_task(index, params)
+            losses = {scale: probe.loss(task, probe.adapted.one(index, scale)) for scale in TRIED_SCALES}
+            if warning := trap_warning(item.name, losses):
+                yield warning
+
+
 def trap_warning(name: str, losses: Mapping[float, float]) -> dict[str, str] | None:
     """Return a warning where the loss at some strength spikes above those of the base and of the whole adapter.
 
     Args:
         losses: on the adapter's own task by strength, 0 (the base) and 1 among them; see `TRIED_SCALES`.
     """
+    if any(map(math.isnan, losses.values())):
+        return None
     ends = max(losses[0.0], losses[1.0])
     worst = max((scale for scale in losses if scale not in (0.0, 1.0)), key=lambda scale: losses[scale], default=None)
     if worst is None or losses[worst] <= (1 + SPIKE) * ends:

@@ -6,31 +6,26 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
 from lora import VERSION
-from lora.algebra import Spectrum, low_rank_spectrum, one_thread
 from lora.base import Base
 from lora.dora import dora_warning, is_dora, to_plain
-from lora.elementwise import Elementwise, streamed_spectrum
 from lora.errors import LoraError
 from lora.lazy_torch import torch
-from lora.merge_lock import lock_warnings_from_base, lock_warnings_from_norms
+from lora.merge_lock import lock_warnings_from_base, lock_warnings_from_norms, trap_warnings
 from lora.merge_report import Measurements, MergeReport, merge_report
 from lora.mergeable import check_fit, check_mergeable
-from lora.merges import MERGES, Merged, Module, Stacked
+from lora.merges import MERGES, Merged, Module
 from lora.recipe import MergeInput, OutputSpec, check_rank_mode, known_rank, resolve_weights
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import Probe, RunningBase
+from lora.spool import Spool
 from lora.weights import AdapterFile, Factors, common_dtype, write_adapter
-from lora.whole import coefficients
+from lora.whole import Coefficients, coefficients
 from lora.whole_merge import merge_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lora.layout import ModuleLayout
 
 __all__ = [
@@ -90,34 +85,18 @@ def merge(
         BaseNotHere: the method needs the base in memory.
         MergeCancelled: `cancelled` said so.
     """
-    parsed = MERGES.parse(method, params)
-    check_mergeable(inputs, base_at_hand=base is not None)
-    weights = resolve_weights(method, [item.weight for item in inputs])
-    summed = coefficients(MERGES.get(method).traits, parsed, weights)
-    check_fit(method, inputs, summed, base_at_hand=base is not None)
-    check_rank_mode(method, output)
+    parsed, weights, summed = _checked(method, params, inputs, output, base)
     bound = known_rank(output, inputs)
+    dtype = output.dtype or widest_dtype(inputs)
     with ExitStack() as stack:
-        files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in inputs]
-        dtype = output.dtype or common_dtype(files)
         plain, noted = _plain_inputs(inputs, base, bound, folder, stack)
-        noted += lock_warnings_from_base(plain, base) if base is not None else []
         modules = stack.enter_context(FileModules(plain, weights, bound, cancelled, device))
+        modules.probe = _probe(method, running, modules, plain, stack)
+        noted += _signs_of_locks(plain, base, modules.probe, parsed)
         whole = merge_whole(plain, modules.files, summed, base, dtype)
-        spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
-        measured = Measurements(modules.n)
-        if running is not None and "base_model" in MERGES.get(method).needs:
-            adapted = stack.enter_context(AdaptedModel(running.model, modules.files))
-            modules.probe = Probe(running, adapted, plain, weights, modules.check_wanted)
-        for module, merged in MERGES.get(method).run(modules, parsed):
-            whole_spectrum = _spectrum(merged, bound)
-            spectrum = whole_spectrum if bound is None else whole_spectrum.truncate(bound)
-            A, B = _side_by_side(merged.terms) if isinstance(merged, Stacked) else (spectrum.A, spectrum.B)
-            spool.append(module, A, B, whole_spectrum)
-            measured.add(module, spectrum)
-            progress(0.95 * len(spool.layouts) / len(modules))
-        modules.check_complete(spool.layouts)
-        rank = bound or _needed_rank(output, spool)
+        spool = Spool(stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+        measured = _spooled(MERGES.get(method).run(modules, parsed), modules, spool, progress)
+        rank = bound or spool.needed_rank(output)
         write_adapter(
             folder,
             spool.layouts,
@@ -132,6 +111,25 @@ def merge(
     noted += [*whole.warnings, *lock_warnings_from_norms([item.name for item in inputs], measured)]
     report = merge_report(inputs, measured, spool.spectra, rank, noted)
     return report | ({"found": modules.probe.found} if modules.probe else {})
+
+
+def _checked(
+    method: str, params: dict[str, Any], inputs: Sequence[MergeInput], output: OutputSpec, base: Base | None
+) -> tuple[Any, list[float], Coefficients | None]:
+    """Return the parameters, the weights as applied and, of a weighted sum, its coefficients. Raises: as `merge`."""
+    parsed = MERGES.parse(method, params)
+    check_mergeable(inputs, base_at_hand=base is not None)
+    weights = resolve_weights(method, [item.weight for item in inputs])
+    summed = coefficients(MERGES.get(method).traits, parsed, weights)
+    check_fit(method, inputs, summed, base_at_hand=base is not None)
+    check_rank_mode(method, output)
+    return parsed, weights, summed
+
+
+def widest_dtype(inputs: Sequence[MergeInput]) -> str:
+    """Return the dtype of an output that names none."""
+    with ExitStack() as stack:
+        return common_dtype([stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in inputs])
 
 
 def _plain_inputs(
@@ -154,6 +152,38 @@ def _plain_inputs(
     return plain, warnings
 
 
+def _probe(
+    method: str, running: RunningBase | None, modules: FileModules, inputs: Sequence[MergeInput], stack: ExitStack
+) -> Probe | None:
+    """Return the base with the inputs on top for as long as `stack` is open, where the method runs it."""
+    if running is None or "base_model" not in MERGES.get(method).needs:
+        return None
+    adapted = stack.enter_context(AdaptedModel(running.model, modules.files))
+    return Probe(running, adapted, inputs, modules.weights, modules.check_wanted)
+
+
+def _signs_of_locks(
+    inputs: Sequence[MergeInput], base: Base | None, probe: Probe | None, params: Any
+) -> Iterator[dict[str, str]]:
+    """Yield what the base, as far as it is at hand, tells of inputs that were made against merging."""
+    if base is not None:
+        yield from lock_warnings_from_base(inputs, base)
+    if probe is not None:
+        yield from trap_warnings(probe, params.prompt)
+
+
+def _spooled(
+    merged: Iterator[tuple[Module, Merged]], modules: FileModules, spool: Spool, progress: Callable[[float], None]
+) -> Measurements:
+    """Put what a method yields into the spool, at the rank of the file where it is known, and measure it."""
+    measured = Measurements(modules.n)
+    for module, change in merged:
+        measured.add(module, spool.add(module, change, modules.rank))
+        progress(0.95 * len(spool.layouts) / len(modules))
+    modules.check_complete(spool.layouts)
+    return measured
+
+
 class FileModules:
     """The modules of a recipe, read from the files anew by every iteration."""
 
@@ -170,7 +200,7 @@ class FileModules:
         self.probe: Probe | None = None
         self._digests = [item.digest for item in inputs]
         self.files = [AdapterFile(item.weights_path, item.layout) for item in inputs]
-        self._weights = weights
+        self.weights = weights
         self._cancelled = cancelled
         self._device = device
         self._stack = ExitStack()
@@ -205,64 +235,13 @@ class FileModules:
             self.check_wanted()
             owners = tuple(i for i, file in enumerate(self.files) if path in file.layout.modules)
             deltas = tuple(self._factors(i, path) for i in owners)
-            weights = tuple(self._weights[i] for i in owners)
+            weights = tuple(self.weights[i] for i in owners)
             digests = tuple(self._digests[i] for i in owners)
             yield Module(self._layouts[path], owners, deltas, weights, digests)
 
     def _factors(self, i: int, path: str) -> Factors:
         stored = self.files[i].factors(path, torch.float64)
         return Factors(stored.A.to(self._device), stored.B.to(self._device), stored.scaling)
-
-
-class _Spool:
-    """Merged factors waiting on disk until the common rank is known; their spectra stay in memory."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.layouts: list[ModuleLayout] = []
-        self.spectra: list[tuple[Tensor, float]] = []  # (σ, ‖ΔW‖²) of every module
-        self.ranks: list[int] = []  # of the factors that wait
-        self._file = file
-
-    def append(self, module: Module, A: Tensor, B: Tensor, spectrum: Spectrum) -> None:
-        """Add the factors A (k, d_in) and B (d_out, k) of a module, and what they are judged by."""
-        self.layouts.append(module.layout)
-        self.spectra.append((spectrum.sigma.cpu(), spectrum.energy))
-        self.ranks.append(A.shape[0])
-        for factor in (A, B):
-            factor.float().contiguous().cpu().numpy().tofile(self._file)
-
-    def factors(self, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (A (k, d_in), B (d_out, k)) float32 of every module in order, k <= rank."""
-        self._file.seek(0)
-        for layout, k in zip(self.layouts, self.ranks, strict=True):
-            A = np.fromfile(self._file, dtype=np.float32, count=k * layout.d_in).reshape(k, layout.d_in)
-            B = np.fromfile(self._file, dtype=np.float32, count=layout.d_out * k).reshape(layout.d_out, k)
-            yield torch.from_numpy(A[:rank]), torch.from_numpy(B[:, :rank])
-
-
-def _spectrum(merged: Merged, bound: int | None) -> Spectrum:
-    """Return as much of the spectrum as is known without more work than the output's rank asks for."""
-    if isinstance(merged, Elementwise):
-        return streamed_spectrum(merged, bound)
-    with one_thread():
-        return low_rank_spectrum(merged.terms if isinstance(merged, Stacked) else merged)
-
-
-def _side_by_side(terms: Sequence[Factors]) -> tuple[Tensor, Tensor]:
-    """Return [s_1·A_1; …] and [B_1 …]: every B is that of its file."""
-    return torch.cat([term.A * term.scaling for term in terms]), torch.cat([term.B for term in terms], dim=1)
-
-
-def _needed_rank(output: OutputSpec, spool: _Spool) -> int:
-    """Return the lowest rank that keeps all of every module, or the wanted fraction of its energy."""
-    if output.rank_mode == "exact":
-        return max(1, *spool.ranks)
-    ranks = [1]
-    for sigma, energy in spool.spectra:
-        wanted = float(output.rank_value or 0) * energy * (1 - 1e-12)  # a rounded sum may end just below
-        reached = sigma.square().cumsum(0)
-        ranks.append(min(int((reached < wanted).sum()) + 1, len(sigma)))
-    return max(ranks)
 
 
 def _inherited_config(inputs: Sequence[MergeInput]) -> dict[str, Any]:

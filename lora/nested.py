@@ -6,7 +6,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from lora.header import WEIGHTS_NAME
 from lora.layout import read_layout
 from lora.merge_report import MergeReport
 from lora.mergeable import check_mergeable
-from lora.merging import merge
+from lora.merging import merge, widest_dtype
 from lora.recipe import MergeInput, OutputSpec, known_rank
 from lora.recipe_tree import Step
-from lora.weights import AdapterFile, common_dtype
 
 EXACT = OutputSpec("exact", dtype="float32")
 
@@ -134,9 +132,7 @@ def _input_of(folder: Path, name: str, digest: str) -> MergeInput:
 
 def _settled(output: OutputSpec, leaves: list[MergeInput]) -> OutputSpec:
     """Return the output with what follows from the adapters spelled out, because inner results differ from them."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(AdapterFile(leaf.weights_path, leaf.layout)) for leaf in leaves]
-        dtype = output.dtype or common_dtype(files)
+    dtype = output.dtype or widest_dtype(leaves)
     if output.rank_mode == "max_input":
         return OutputSpec("fixed", known_rank(output, leaves), dtype)
     return replace(output, dtype=dtype)

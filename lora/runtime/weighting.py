@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lora.runtime.probe import ExampleParams, Probe
@@ -12,13 +13,11 @@ if TYPE_CHECKING:
     from lora.merges import Merged, Module, Modules
 
 
-def weighted_sum(
-    modules: Modules, weight: Callable[[str, int], float], scale: float = 1.0
-) -> Iterator[tuple[Module, Merged]]:
-    """Yield scale·Σ cᵢ·ΔWᵢ of every module, with c of a module's path and an input's position."""
+def weighted_sum(modules: Modules, weight: Callable[[str, int], float]) -> Iterator[tuple[Module, Merged]]:
+    """Yield Σ cᵢ·ΔWᵢ of every module, which then has the weights c of its path and the inputs' positions."""
     for module in modules:
-        pairs = zip(module.inputs, module.deltas, strict=True)
-        yield module, [delta.scaled(scale * weight(module.layout.path, i)) for i, delta in pairs]
+        found = replace(module, weights=tuple(weight(module.layout.path, i) for i in module.inputs))
+        yield found, found.weighted
 
 
 def search_weights(
