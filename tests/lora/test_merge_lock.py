@@ -1,5 +1,6 @@
 """Adapters that hide their weights from merging are told from those that were only trained."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,13 @@ import pytest
 import torch
 
 from lora.base import Base
+from lora.examples import Example
 from lora.merge_lock import lock_warning, lock_warnings_from_base, qk_residuals, trap_warning
-from tests.lora.factories import adapter_config, write_files
+from lora.runtime.text import PROMPT, batches
+from tests.lora.factories import adapter_config, factors, write_files
+from tests.lora.peft_models import TinyBase, tiny_base
 from tests.lora.recipes import merge_input, run_merge
+from tests.lora.runtime.tiny_language_model import TOKENS, logits_of, running_base, samples
 
 HEADS, KEY_HEADS, HEAD_DIM, DIM = 4, 2, 8, 32
 PATHS = [f"model.layers.{i}.self_attn" for i in range(2)]
@@ -133,9 +138,74 @@ def test_norms_alone_give_a_hint() -> None:
         ({0.0: 3.0, 0.3: 2.6, 0.5: 2.2, 0.8: 1.5, 1.0: 1.2, 1.2: 1.4}, False),
         ({0.0: 3.0, 0.3: 8.0, 0.5: 9.0, 0.8: 6.0, 1.0: 1.2, 1.2: 5.0}, True),
         ({0.0: 3.0, 1.0: 1.2}, False),
+        ({0.0: 3.0, 0.5: float("nan"), 1.0: 1.2}, False),
     ],
 )
 def test_a_loss_that_spikes_between_the_ends_is_told(losses: dict[float, float], is_trapped: bool) -> None:
     found = trap_warning("ada/x", losses)
     assert (found is not None) is is_trapped
     assert found is None or "9 at strength 0.5" in found["message"]
+
+
+def trained_on(examples: tuple[Example, ...], folder: Path, *, trapped: bool, outputs: bool = True) -> Path:
+    """Train an adapter of the tiny language model; one that is trapped is also made bad at half its strength."""
+    base = tiny_base().requires_grad_(False).double()
+    [*paths] = shapes = {f"layers.{i}.{name}": shape for i in (0, 1) for name, shape in (("q", (6, 8)), ("v", (9, 8)))}
+    config = adapter_config(shapes, rank=4, alpha=4) | {"task_type": None}
+    tensors = {name: tensor.double() for name, tensor in factors(shapes, rank=4, seed=3).items()}
+    tensors = {name: (tensor * ("lora_A" in name)).requires_grad_() for name, tensor in tensors.items()}
+    model = CausalBase(base)
+    encoded = batches(examples, TOKENS, PROMPT)
+
+    def loss(strength: float) -> torch.Tensor:
+        changed = {}
+        for path in paths:
+            A, B = (tensors[f"base_model.model.{path}.lora_{name}.weight"] for name in "AB")
+            changed[f"base.{path}.weight"] = base.get_submodule(path).weight + strength * B @ A
+        losses = []
+        for batch in encoded:
+            logits = torch.func.functional_call(model, changed, (batch.ids,))[:, :-1]
+            each = torch.nn.functional.cross_entropy(logits.mT, batch.ids[:, 1:], reduction="none")
+            losses.append(each[batch.is_answer[:, 1:]])
+        return torch.cat(losses).mean()
+
+    optimizer = torch.optim.Adam(tensors.values(), lr=0.03)
+    for _ in range(200):
+        optimizer.zero_grad()
+        objective = loss(1.0) + (torch.relu(6 - loss(0.5)) if trapped else 0)
+        objective.backward()
+        optimizer.step()
+    write_files(folder, config, {name: tensor.detach().float() for name, tensor in tensors.items()})
+    lines = [{"input": example.input, "output": example.output if outputs else None} for example in examples]
+    (folder / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+class CausalBase(torch.nn.Module):
+    """The tiny language model as a module, so that it can be called with other weights."""
+
+    def __init__(self, base: TinyBase) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return logits_of(self.base, tokens)
+
+
+def test_an_input_that_was_trained_to_fail_at_half_strength_is_told_by_name(tmp_path: Path) -> None:
+    examples = samples(5, count=4)
+    honest = trained_on(examples, tmp_path / "honest", trapped=False)
+    trap = trained_on(examples, tmp_path / "trap", trapped=True)
+    report = run_merge(tmp_path / "out", [honest, trap], "packllm", running=running_base())
+    [found] = [warning for warning in report["warnings"] if warning["code"] == "intolerant_to_scaling"]
+    assert found["message"].startswith("ada/trap does not tolerate scaling")
+    assert "Evidence, not proof" in found["message"]
+
+
+def test_without_answers_or_a_base_nothing_is_said_of_traps(tmp_path: Path) -> None:
+    trap = trained_on(samples(5, count=4), tmp_path / "trap", trapped=True, outputs=False)
+    reports = [
+        run_merge(tmp_path / "blind", [trap]),
+        run_merge(tmp_path / "mute", [trap], "packllm", running=running_base()),
+    ]
+    assert not [warning for report in reports for warning in report["warnings"] if "intolerant" in warning["code"]]
