@@ -259,7 +259,7 @@ def test_examples_of_the_recipe_take_the_place_of_samples(inputs, probe):
 
 @pytest.mark.parametrize("method", DATA)
 def test_without_the_base_or_samples_it_is_refused(method, inputs, tmp_path):
-    folders = [item.weights_path.parent for item in inputs]
+    folders = [item.weights_path.parent for item in inputs][: MERGES.get(method).traits.get("max_inputs")]
     with pytest.raises(BaseNotHere, match=f"{method} runs the base model"):
         run_merge(tmp_path / "out", folders, method)
     assert merge_input(folders[0]).samples == ()
