@@ -52,6 +52,17 @@ def _is_plain(text: str) -> bool:
     return len(text) <= MAX_CHARS and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
+def lack_of_samples(*, labelled: bool, has_examples: bool) -> tuple[str, str]:
+    """Return the code of an input without the samples that a method looks at, and what is said of it after its name.
+
+    Args:
+        labelled: whether the method looks at outputs, too.
+        has_examples: whether its `examples` can stand in for them.
+    """
+    code, lacking = ("no_labels", "no samples with outputs") if labelled else ("no_samples", "no samples")
+    return code, f"has {lacking}" + ("; give examples in params." if has_examples else ".")
+
+
 def drawn(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
     """Return at most so many examples, in their order: all of them, or a random choice that the seed decides."""
     if len(examples) <= most:

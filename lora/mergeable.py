@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lora.binding import listed
 from lora.config import BASE_CHANGING_INITS
@@ -92,6 +93,12 @@ def check_steps(recipe: Step[MergeInput], leaves: Sequence[MergeInput], *, base_
         check_steps(step, leaves, base_at_hand=base_at_hand)
 
 
+def runs_base(recipe: Step[Any]) -> bool:
+    """Return whether a method of a recipe, or of one within it, runs the base model."""
+    inner = (item.source for item in recipe.inputs if isinstance(item.source, Step))
+    return "base_model" in MERGES.get(recipe.method).needs or any(map(runs_base, inner))
+
+
 def _different_ranks(method: str, inputs: Sequence[MergeInput]) -> Iterator[InputProblem]:
     first: dict[str, tuple[str, int]] = {}
     for index, item in enumerate(inputs):
@@ -151,7 +158,7 @@ def _own_problems(item: MergeInput, base_at_hand: bool) -> Iterator[tuple[str, s
         yield (
             "dora",
             f"{item.name} is a DoRA adapter: its change depends on the base's weights, which are not at hand here. "
-            "Have them under BASE_MODELS_DIR, or take a plain LoRA.",
+            "Have them under BASE_MODELS_DIR (without a server: --base), or take a plain LoRA.",
         )
     if has_lora_bias(item) and ("embedding" in kinds or is_dora(item)):
         yield "lora_bias", f"{item.name} has biases in its LoRA layers and is a DoRA or adapts an embedding: no loader."

@@ -8,12 +8,13 @@ from lora.dora import is_dora
 from lora.merge_lock import lock_warning
 from lora.merge_preview import measure_warnings
 from lora.merge_report import energy_rows
-from lora.mergeable import merge_warnings
+from lora.mergeable import merge_warnings, runs_base
 from lora.merging import MergeInput as InputFile
 from lora.recipe import known_rank
 from lora.recipe_reader import Draft, Flaw
 from lora.recipe_tree import Step
 from registry import licenses
+from registry.base_weights import can_run
 from registry.describe import job_json
 from registry.errors import AppError, NotMergeable
 from registry.merge_measures import DIRECT_BYTES, Answer, measures_of
@@ -178,10 +179,21 @@ def _lock_warnings(reading: Reading) -> Iterator[dict[str, str]]:
             yield warning
 
 
+def _base_warnings(reading: Reading) -> Iterator[dict[str, str]]:
+    """Whether a worker has a base can be known only where this process, which shares their settings, has it, too."""
+    draft = reading.draft
+    names = [revision.base_model for revision in reading.places.values()]
+    if draft and draft.method and names and runs_base(draft.step) and not can_run(names[0]):
+        name = names[0] or "of the inputs, which they do not name"
+        message = f"It needs a worker with the base model {name}; if none has it, the job ends with base_not_here."
+        yield {"code": "base_needed", "message": message}
+
+
 def _warnings(user: Caller, reading: Reading) -> Iterator[dict[str, str]]:
     adapters = [revision.adapter for revision in first_places(reading.places).values()]
     yield from licenses.warnings({adapter.full_name: adapter.license for adapter in adapters})
     yield from _lock_warnings(reading)
+    yield from _base_warnings(reading)
     if reading.output is None:
         return
     private = [adapter.full_name for adapter in adapters if adapter.visibility == Adapter.Visibility.PRIVATE]

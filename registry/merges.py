@@ -13,10 +13,8 @@ from django.db.models import prefetch_related_objects
 
 from lora.config import LoraConfig
 from lora.errors import NotMergeable
-from lora.examples import Example
 from lora.layout import Layout
-from lora.mergeable import check_mergeable, check_steps
-from lora.merges import MERGES
+from lora.mergeable import check_mergeable, check_steps, runs_base
 from lora.merging import MergeInput as InputFile
 from lora.recipe_tree import Step
 from registry import cards, licenses
@@ -25,12 +23,13 @@ from registry.base_weights import base_folder
 from registry.intake import CONFIG, WEIGHTS, Described, NewFile, check_upload
 from registry.jobs import enqueue, renew
 from registry.layouts import describe_file, stored_layout
+from registry.merge_samples import check_samples, examples_of
 from registry.models import Blob, Job, Merge, MergeArtefact, MergeInput, Revision
 from registry.queries import visible_adapters
 from registry.recipe_requests import raise_not_mergeable
 from registry.recipes import Recipe, adapter_and_revision, published, recipe_of
 from registry.samples import PATH as SAMPLES
-from registry.samples import dump_samples, read_samples, union
+from registry.samples import dump_samples, union
 from registry.storage import local_path, put_bytes
 
 
@@ -76,19 +75,8 @@ def local_files(recipe: Recipe, stack: ExitStack) -> Step[InputFile]:
     for revision in revisions:
         files[revision.pk] = local_file(revision, stack)
         if runs_base(recipe.step):
-            files[revision.pk] = replace(files[revision.pk], samples=_examples(revision))
+            files[revision.pk] = replace(files[revision.pk], samples=examples_of(revision))
     return recipe.step.map(lambda revision: files[revision.pk])
-
-
-def runs_base(step: Step[Revision]) -> bool:
-    """Whether a method of a recipe, or of one within it, runs the base model."""
-    inner = (item.source for item in step.inputs if isinstance(item.source, Step))
-    return "base_model" in MERGES.get(step.method).needs or any(map(runs_base, inner))
-
-
-def _examples(revision: Revision) -> tuple[Example, ...]:
-    lines = read_samples(revision)
-    return tuple(Example(line["input"], line.get("output") or None) for line in lines)
 
 
 def local_file(revision: Revision, stack: ExitStack) -> InputFile:
@@ -153,21 +141,8 @@ def check_inputs(places: Mapping[str, Revision], files: list[InputFile], step: S
     except NotMergeable as error:
         named = list(places.items())
         raise_not_mergeable([(*named[item.index], item.code, item.message) for item in error.inputs])
-    if mute := _without_samples(step) if step is not None else set():
-        message = "It has no samples, which this method looks at. Upload samples.jsonl, or give examples in params."
-        raise_not_mergeable([(where, r, "no_samples", message) for where, r in places.items() if r.pk in mute])
-
-
-def _without_samples(step: Step[Revision]) -> set[int]:
-    """Ids of the revisions that have no samples where a method of the recipe looks at them."""
-    looks = "base_model" in MERGES.get(step.method).needs and not step.params.get("examples")
-    mute: set[int] = set()
-    for item in step.inputs:
-        if isinstance(item.source, Step):
-            mute |= _without_samples(item.source)
-        elif looks and item.source.file(SAMPLES) is None:
-            mute.add(item.source.pk)
-    return mute
+    if step is not None:
+        check_samples(places, step)
 
 
 def admit_merged(merge: Merge, recipe: Recipe, artefact: MergeArtefact, job: Job) -> Revision:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lora.merges import MERGES, Merged, Module, Modules
-from lora.runtime.probe import ExampleParams, probe_of
+from lora.runtime.probe import LabelledParams, probe_of
 from lora.runtime.weighting import weighted_sum
 
 
 @dataclass(frozen=True)
-class GreedySoupParams(ExampleParams):
+class GreedySoupParams(LabelledParams):
     """Parameters of `greedy_soup`."""
 
 

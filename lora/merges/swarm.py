@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from lora.catalogue import param
 from lora.merges import MERGES, Merged, Module, Modules
-from lora.runtime.probe import ExampleParams, probe_of
+from lora.runtime.probe import LabelledParams, probe_of
 from lora.runtime.weighting import search_weights, weighted_sum
 
 
 @dataclass(frozen=True)
-class SwarmParams(ExampleParams):
+class SwarmParams(LabelledParams):
     """Parameters of `swarm`."""
 
     budget: int = param(40, "how many weights are tried", minimum=1, maximum=1000)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lora.catalogue import param
 from lora.errors import InputProblem, LoraError, NotMergeable
-from lora.examples import MAX_EXAMPLES, Example, drawn, in_turns
+from lora.examples import MAX_EXAMPLES, Example, drawn, in_turns, lack_of_samples
 from lora.lazy_torch import torch
 from lora.runtime.adapted import AdaptedModel, Coefficients
 from lora.runtime.text import LINE, PROMPT, Batch, Tokens, batches
@@ -47,6 +47,16 @@ class ExampleParams(SampleParams):
 
     samples: int = param(16, "how many samples of each input, without examples", minimum=1, maximum=MAX_EXAMPLES)
     examples: tuple[Example, ...] = param((), "lines of the task, {input, output}; without any the inputs' own samples")
+
+
+@dataclass(frozen=True)
+class LabelledParams(ExampleParams):
+    """The same of methods that compare with the outputs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(not example.output for example in self.examples):
+            raise ValueError("Every one of examples needs an output, which the search compares with.")
 
 
 @dataclass(frozen=True)
@@ -116,14 +126,14 @@ class Probe:
     def task(self, params: ExampleParams, *, labelled: bool) -> list[Batch]:
         """Return the examples to judge by: those of the recipe, or the inputs' own samples, each input's in turn.
 
-        Raises: NotMergeable, LoraError: an example has no output and `labelled` wants one; there are no samples.
+        Args:
+            labelled: whether their outputs are needed, which `LabelledParams` has seen to for those of the recipe.
+        Raises: NotMergeable: an input has no samples, or none with outputs.
         """
         chosen: Sequence[Example] = params.examples
         if not chosen:
             own = [self._samples(index, params, labelled=labelled) for index in range(self.n)]
             chosen = in_turns(own, MAX_EXAMPLES)
-        if labelled and any(not example.output for example in chosen):
-            raise LoraError("Every one of params.examples needs an output, which the search compares with.")
         if not labelled:
             chosen = [Example(example.input) for example in chosen]
         return self._batches(chosen, params)
@@ -220,10 +230,8 @@ class Probe:
         item = self.inputs[index]
         usable = [sample for sample in item.samples if sample.output or not labelled]
         if not usable:
-            text = "has no samples with outputs" if labelled else "has no samples"
-            text += "; give examples in params" if isinstance(params, ExampleParams) else ""
-            problem = InputProblem(index, "no_labels" if labelled else "no_samples", f"{item.name} {text}.")
-            raise NotMergeable([problem])
+            code, text = lack_of_samples(labelled=labelled, has_examples=isinstance(params, ExampleParams))
+            raise NotMergeable([InputProblem(index, code, f"{item.name} {text}")])
         return drawn(usable, params.samples, params.seed)
 
     def _batches(self, examples: Sequence[Example], params: SampleParams) -> list[Batch]:

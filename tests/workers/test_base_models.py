@@ -3,33 +3,23 @@
 import json
 
 import pytest
-import torch
 
 from registry.base_models import register_base_model
+from registry.base_weights import find_packaged
 from registry.models import Job
 from tests.api.conftest import Api, run_jobs
 from tests.lora.factories import write_adapter_files
-from workers.base_models import find_packaged
-
-BASE = "acme/tiny-llama"
-MODULES = {f"model.layers.{i}.self_attn.{name}": (8, 8) for i in (0, 1) for name in ("q_proj", "v_proj")}
-SAMPLES = b'{"input": "ab", "output": "c"}\n{"input": "b", "output": "a c"}\n{"input": "c a"}\n'
+from tests.lora.tiny_llama import MODULES, SAMPLES, UNLABELLED, save_tiny_llama
+from tests.lora.tiny_llama import NAME as BASE
 
 
 @pytest.fixture(scope="module")
 def base_folder(tmp_path_factory):
-    """A causal language model of two tiny layers with a tokenizer of letters, as save_pretrained writes them."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    return save_tiny_llama(tmp_path_factory.mktemp("bases") / BASE)
 
-    folder = tmp_path_factory.mktemp("bases") / BASE
-    letters = Tokenizer(models.WordLevel({token: i for i, token in enumerate("?;abc Answer:\n>")}, unk_token="?"))
-    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=";", unk_token="?").save_pretrained(folder)
-    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+
+def files(folder, samples=SAMPLES):
+    return {path.name: path.read_bytes() for path in folder.iterdir()} | ({"samples.jsonl": samples} if samples else {})
 
 
 @pytest.fixture
@@ -39,8 +29,7 @@ def ada(db, tmp_path):
         folder = write_adapter_files(
             tmp_path / f"in{seed}", MODULES, rank=2, seed=seed, config_overrides={"base_model_name_or_path": BASE}
         )
-        files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"samples.jsonl": SAMPLES}
-        ada.ready(f"ada/in{seed}", files, license="mit")
+        ada.ready(f"ada/in{seed}", files(folder), license="mit")
     return ada
 
 
@@ -68,13 +57,57 @@ def test_the_base_is_loaded_from_its_folder_and_the_search_ends_in_a_weighted_su
 @pytest.mark.django_db
 def test_inputs_without_samples_are_refused_at_once_unless_there_are_examples(ada, tmp_path):
     folder = write_adapter_files(tmp_path / "mute", MODULES, rank=2, config_overrides={"base_model_name_or_path": BASE})
-    ada.ready("ada/mute", {path.name: path.read_bytes() for path in folder.iterdir()}, license="mit")
+    ada.ready("ada/mute", files(folder, None), license="mit")
     recipe = {"method": "packllm", "inputs": [{"adapter": "ada/in0"}, {"adapter": "ada/mute"}]}
     refused = ada.post("/merges/", recipe)
     assert (refused.status_code, refused.json()["code"]) == (422, "not_mergeable")
     [problem] = ada.post("/merges/preview/", recipe).json()["problems"]
     assert (problem["where"], problem["code"]) == ("inputs[1]", "no_samples")
     assert ada.post("/merges/", recipe | {"params": {"examples": [{"input": "a b"}]}}).status_code == 202
+
+
+def problems(ada, recipe):
+    return [(item["where"], item["code"]) for item in ada.post("/merges/preview/", recipe).json()["problems"]]
+
+
+@pytest.mark.django_db
+def test_missing_outputs_are_told_before_there_is_a_job(ada, tmp_path):
+    folder = write_adapter_files(tmp_path / "asks", MODULES, rank=2, config_overrides={"base_model_name_or_path": BASE})
+    ada.ready("ada/asks", files(folder, UNLABELLED), license="mit")
+    inputs = [{"adapter": "ada/in0"}, {"adapter": "ada/asks"}]
+    recipe = {"method": "lorahub", "inputs": inputs}
+    assert problems(ada, recipe) == [("inputs[1]", "no_labels")]
+    refused = ada.post("/merges/", recipe)
+    assert (refused.status_code, refused.json()["detail"]["inputs"][0]["code"]) == (422, "no_labels")
+    assert "give examples in params" in refused.json()["message"]
+    assert problems(ada, recipe | {"params": {"examples": [{"input": "a", "output": "b"}]}}) == []
+    unlabelled = recipe | {"params": {"examples": [{"input": "a", "output": "b"}, {"input": "b"}]}}
+    assert problems(ada, unlabelled) == [("params.examples", "invalid_params")]
+    assert problems(ada, {"method": "regmean", "inputs": inputs}) == []  # looks at inputs alone
+    # A recipe has the samples of all its adapters; its own method may look at each.
+    inner = {"recipe": {"method": "weighted_sum", "inputs": inputs}}
+    assert problems(ada, {"method": "lorahub", "inputs": [inner]}) == []
+    inner["recipe"]["method"] = "greedy_soup"
+    assert problems(ada, {"method": "ties", "inputs": [inner]}) == [("inputs[0].recipe.inputs[1]", "no_labels")]
+    inner = {"recipe": {"method": "weighted_sum", "inputs": inputs[1:]}}
+    assert problems(ada, {"method": "lorahub", "inputs": [inner]}) == [("inputs[0].recipe.inputs[0]", "no_labels")]
+
+
+@pytest.mark.django_db
+def test_a_base_that_is_not_seen_here_is_a_warning_because_a_worker_may_have_it(ada, base_folder, settings):
+    def warned(method):
+        recipe = {"method": method, "inputs": [{"adapter": "ada/in0"}, {"adapter": "ada/in1"}]}
+        body = ada.post("/merges/preview/", recipe).json()
+        assert body["mergeable"]
+        return [item["message"] for item in body["warnings"] if item["code"] == "base_needed"]
+
+    [message] = warned("regmean")
+    assert BASE in message
+    assert "base_not_here" in message
+    assert warned("ties") == []
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    settings.BASE_MODELS_DIR = str(base_folder.parent.parent)
+    assert warned("regmean") == []
 
 
 @pytest.mark.django_db

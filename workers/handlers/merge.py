@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from django.conf import settings
 
+from lora.mergeable import runs_base
 from lora.merging import ENGINE_VERSION
 from lora.nested import merge_recipe
 from lora.runtime.probe import RunningBase
@@ -12,11 +13,11 @@ from registry import jobs
 from registry.adapters import publish
 from registry.base_weights import base_weights
 from registry.intake import CONFIG, WEIGHTS
-from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files, runs_base
+from registry.merges import admit_merged, check_inputs, check_offered, first_places, local_files
 from registry.models import Merge, MergeArtefact
 from registry.recipes import Recipe, adapter_and_revision, published, recipe_of, step_json
 from registry.storage import put_file, scratch_folder, sha256_of
-from workers.base_models import load_running_base
+from workers.base_models import running_base
 from workers.handlers.ingest import examine, refresh_snapshot
 from workers.runner import Work
 
@@ -76,7 +77,7 @@ def _running_base(work: Work, recipe: Recipe) -> RunningBase | None:
     if not runs_base(recipe.step):
         return None
     work.log(f"Loading {recipe.base_model}, which {recipe.method} runs")
-    running = load_running_base(recipe.base_model, work.part(0.0, 0.7))
+    running = running_base(recipe.base_model, work.part(0.0, 0.7))
     work.log("Running it on examples")
     return running
 

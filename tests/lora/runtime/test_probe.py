@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lora.errors import LoraError, NotMergeable
+from lora.errors import NotMergeable
 from lora.examples import MAX_CHARS, Example, drawn, in_turns
 from lora.runtime import probe as probes
 from lora.runtime.adapted import AdaptedModel
-from lora.runtime.probe import ExampleParams, Probe, SampleParams, View
+from lora.runtime.probe import ExampleParams, LabelledParams, Probe, SampleParams, View
 from lora.runtime.text import MAX_TOKENS, batches
 from tests.lora.runtime.tiny_language_model import TOKENS, ids, opened, running_base, samples, write_inputs
 
@@ -98,8 +98,8 @@ def test_what_is_missing_is_refused_with_the_input(inputs):
                 Probe(running, adapted, given, [1, 1]).task(ExampleParams(), labelled=labelled)
             assert [(problem.index, problem.code) for problem in caught.value.inputs] == [(1, code)]
         Probe(running, adapted, unlabelled, [1, 1]).task(ExampleParams(), labelled=False)
-        with pytest.raises(LoraError, match="needs an output"):
-            Probe(running, adapted, mute, [1, 1]).task(ExampleParams(examples=(Example("x"),)), labelled=True)
+    with pytest.raises(ValueError, match="needs an output"):
+        LabelledParams(examples=(Example("x", "y"), Example("x")))
 
 
 def test_running_the_base_can_be_stopped(inputs):
