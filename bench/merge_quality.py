@@ -111,7 +111,7 @@ class Bench:
     def scores(self, adapter: Path | None, strength: float, tasks: Sequence[str]) -> dict[str, float]:
         """Return the exact match of every task under the base with strength·ΔW of an adapter on its weights."""
         lines = [line for task in tasks for line in test_lines(task, self.lines)]
-        with torch.inference_mode():
+        with torch.no_grad():  # what is loaded in inference mode has no gradients, which some methods want
             changed = self._fold(adapter, strength) if adapter else []
             right = exactly_answered(self._asked, self._loaded[1], lines)
             for path in changed:
