@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     merge = commands.add_parser("merge", help="merge PEFT folders as a recipe says")
     merge.add_argument("recipe", type=Path, help="JSON whose inputs are {path, weight}, relative to it")
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+    merge.add_argument(
+        "--base", type=Path, metavar="DIR", help="the base model, for what needs it: DoRA, biases, methods with data"
+    )
     merge.add_argument("--json", action="store_true", help="print the whole report as JSON")
     options = parser.parse_args(arguments)
     return _check(parser, options) if options.command == "check" else _merge(parser, options)
@@ -47,7 +50,7 @@ def _merge(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except (OSError, InvalidAdapter) as error:
         parser.error(str(error))
     try:
-        report = merge_folders(document, options.recipe.parent, options.out)
+        report = merge_folders(document, options.recipe.parent, options.out, base=options.base)
     except LoraError as error:
         print(error, file=sys.stderr)
         return REFUSED

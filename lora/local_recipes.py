@@ -7,20 +7,26 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lora.base import open_base
 from lora.config import CONFIG_NAME, parse_config
 from lora.errors import LoraError
 from lora.folder import check_folder, find_adapter
 from lora.header import WEIGHTS_NAME
 from lora.merge_report import MergeReport
+from lora.mergeable import runs_base
 from lora.merging import ENGINE_VERSION
 from lora.nested import merge_recipe
 from lora.recipe import MergeInput, OutputSpec
 from lora.recipe_documents import request_of
 from lora.recipe_reader import Flaw, InvalidRecipe, RecipeReader
 from lora.recipe_tree import Step
+from lora.runtime.loading import load_running_base
+from lora.runtime.probe import BaseNotHere
+from lora.samples import SAMPLES_NAME, InvalidSamples, as_examples, parse_samples
 
 FIELDS = frozenset({"method", "inputs", "params", "output", "base_model"})
 
@@ -100,19 +106,33 @@ def read_recipe(document: Any, root: Path) -> tuple[Step[MergeInput], OutputSpec
 
 
 def merge_folders(
-    document: Any, root: Path, out: Path, progress: Callable[[float], None] = lambda fraction: None
+    document: Any,
+    root: Path,
+    out: Path,
+    *,
+    base: Path | None = None,
+    device: str = "cpu",
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> MergeReport:
     """Merge as a recipe says, into a PEFT folder that is there only if it is whole.
 
     Args:
         document, root: as for `read_recipe`.
         out: new, or empty.
-    Raises: RecipeRefused, NotMergeable, LoraError; OSError.
+        base: what `save_pretrained` wrote of the base model, for DoRA adapters and biases; and of its tokenizer, for
+            methods that run it, which look at the adapters' samples.jsonl.
+        device: where torch computes.
+    Raises: RecipeRefused, NotMergeable, BaseNotHere, LoraError; OSError.
     """
     step, spec = read_recipe(document, root)
     if out.exists() and any(out.iterdir()):
         raise LoraError(f"{out} is not empty. Name a new folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"device": device, "base": open_base(base) if base else None}
+    if runs_base(step):
+        if base is None:
+            raise BaseNotHere("The recipe runs the base model: give what save_pretrained wrote of it by --base.")
+        step, options["running"] = _with_samples(step), load_running_base(base, device=device)
     recipe = json.dumps(step.identity(lambda item: item.digest) | {"engine": ENGINE_VERSION}, sort_keys=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         report = merge_recipe(
@@ -121,11 +141,29 @@ def merge_folders(
             Path(scratch),
             metadata={"loradex.recipe": json.dumps(recipe, sort_keys=True)},
             progress=progress,
+            **options,
         )
         out.mkdir(exist_ok=True)
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             os.replace(Path(scratch) / name, out / name)
     return report
+
+
+def _with_samples(step: Step[MergeInput]) -> Step[MergeInput]:
+    """Return a recipe whose adapters have the samples that lie in their folders. Raises: InvalidSamples."""
+    known: dict[Path, MergeInput] = {}
+
+    def read(item: MergeInput) -> MergeInput:
+        file = item.weights_path.parent / SAMPLES_NAME
+        if file not in known:
+            try:
+                samples = parse_samples(file.read_bytes()) if file.is_file() else []
+            except InvalidSamples as error:
+                raise InvalidSamples(f"{item.name}: {error}") from error
+            known[file] = replace(item, samples=as_examples(samples))
+        return known[file]
+
+    return step.map(read)
 
 
 def summary(report: MergeReport, out: Path) -> str:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from django.core.management import CommandError, call_command
 
 from lora.__main__ import main
-from tests.lora.factories import MODULES, write_adapter_files
+from tests.lora.factories import MODULES, adapter_config, factors, write_adapter_files, write_files
 from tests.lora.raw_files import read_deltas, relative_error
+from tests.lora.tiny_llama import MODULES as LLAMA_MODULES
+from tests.lora.tiny_llama import NAME, SAMPLES, save_tiny_llama
 
 RECIPE = """
 format: loradex/v1
@@ -98,3 +101,56 @@ def test_every_flaw_is_a_line_and_nothing_is_written(folder: Path, capsys: Any) 
         )
     with pytest.raises(CommandError, match="line 2"):
         call_command("merge", str(write(folder, "method: [\n")), out=folder / "out")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def llamas(tmp_path: Path) -> Path:
+    for seed, name in enumerate("ab"):
+        of_llama = {"base_model_name_or_path": NAME}
+        made = write_adapter_files(tmp_path / name, LLAMA_MODULES, rank=2, seed=seed, config_overrides=of_llama)
+        (made / "samples.jsonl").write_bytes(SAMPLES)
+    return tmp_path
+
+
+def test_methods_with_data_run_the_base_of_a_folder_on_the_samples_beside_the_adapters(
+    llamas: Path, base: Path, capsys: Any
+) -> None:
+    recipe = write(llamas, json.dumps({"method": "regmean", "inputs": [{"path": "a"}, {"path": "b"}]}), "recipe.json")
+    asked = ["merge", str(recipe), "--out", str(llamas / "out")]
+    assert main(asked) == 1
+    assert "--base" in capsys.readouterr().err
+    assert main([*asked, "--base", str(llamas)]) == 1
+    assert "holds no safetensors" in capsys.readouterr().err
+    assert not (llamas / "out").exists()
+
+    assert main([*asked, "--base", str(base)]) == 0
+    a, b, merged = (read_deltas(llamas / name) for name in ("a", "b", "out"))
+    assert any(relative_error(merged[path], (a[path] + b[path]) / 2) > 0.01 for path in LLAMA_MODULES)
+    call_command("merge", str(recipe), out=llamas / "again", base=base)
+    again = read_deltas(llamas / "again")
+    assert all((again[path] == merged[path]).all() for path in LLAMA_MODULES)
+
+    (llamas / "b" / "samples.jsonl").write_text("no JSON")
+    with pytest.raises(CommandError, match=r"b: samples\.jsonl line 1 is not JSON"):
+        call_command("merge", str(recipe), out=llamas / "third", base=base)
+    (llamas / "b" / "samples.jsonl").unlink()
+    with pytest.raises(CommandError, match="b has no samples"):
+        call_command("merge", str(recipe), out=llamas / "third", base=base)
+
+
+def test_a_dora_adapter_merges_with_the_base(llamas: Path, base: Path, capsys: Any) -> None:
+    magnitudes = {f"base_model.model.{path}.lora_magnitude_vector": torch.ones(8) for path in LLAMA_MODULES}
+    config = adapter_config(LLAMA_MODULES) | {"base_model_name_or_path": NAME, "use_dora": True}
+    write_files(llamas / "dora", config, factors(LLAMA_MODULES, seed=2) | magnitudes)
+    document = {"method": "weighted_sum", "inputs": [{"path": "a"}, {"path": "dora"}]}
+    asked = ["merge", str(write(llamas, json.dumps(document), "recipe.json")), "--out", str(llamas / "out")]
+    assert main(asked) == 1
+    assert "DoRA" in capsys.readouterr().err
+    assert main([*asked, "--base", str(base)]) == 0
+    assert "warning dora_compressed" in capsys.readouterr().out
+    assert set(read_deltas(llamas / "out")) == set(LLAMA_MODULES)

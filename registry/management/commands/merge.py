@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lora.errors import LoraError
@@ -18,13 +19,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("recipe", type=Path)
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+        parser.add_argument(
+            "--base",
+            type=Path,
+            metavar="DIR",
+            help="the base model, for what needs it: DoRA, biases, methods with data",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         recipe, out = options["recipe"], options["out"]
         try:
             # JSON is YAML.
             document = plain_yaml.load(recipe.read_bytes())
-            report = merge_folders(document, recipe.parent, out)
+            report = merge_folders(document, recipe.parent, out, base=options["base"], device=settings.DEVICE)
         except Invalid as error:
             raise CommandError(f"{recipe}: {error.message}") from error
         except (LoraError, OSError) as error:
