@@ -35,7 +35,7 @@ def fisher_diagonals(probe: Probe, modules: Sequence[ModuleLayout], params: Samp
     lengths = torch.zeros(probe.n, dtype=torch.float64, device=probe.adapted.device)
     first = True
     for part in _parts(modules, probe.n):
-        sums = {module.path: lengths.new_zeros(probe.n, module.d_out, module.d_in).float() for module in part}
+        sums = {one.path: lengths.new_zeros(probe.n, one.d_out, one.d_in, dtype=torch.float32) for one in part}
         watched = [module.path for module in modules] if first else list(sums)
         for index, task in enumerate(tasks):
             for example in task:

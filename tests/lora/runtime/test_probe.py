@@ -1,6 +1,7 @@
 """Losses, entropies and Gram matrices of a base with adapters on top, against sums written out token by token."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lora.runtime import probe as probes
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import ExampleParams, LabelledParams, Probe, SampleParams, View
 from lora.runtime.text import MAX_TOKENS, batches
-from tests.lora.runtime.tiny_language_model import TOKENS, ids, opened, running_base, samples, write_inputs
+from tests.lora.runtime.tiny_language_model import TOKENS, ids, logits_of, opened, running_base, samples, write_inputs
 
 PROMPT = "{line}>"
 
@@ -86,6 +87,26 @@ def test_grams_are_sums_over_the_tokens_of_each_inputs_own_samples(probe, inputs
                 projected += torch.outer(project[:8].T @ x, project[:8].T @ x)
         for gram, expected in zip(together, (embedded, full, projected), strict=True):
             assert float((gram[i] - expected).norm() / expected.norm()) < 1e-12
+
+
+def test_scores_are_gradients_by_weights_of_modules_that_run_once_twice_or_never(probe):
+    base = probe.base.model
+    looped = SimpleNamespace(embed=base.embed, layers=[base.layers[0]] * 2)
+
+    def logits(tokens):
+        return logits_of(looped, tokens)
+
+    twice = replace(probe, base=replace(probe.base, logits=logits))
+    [example, *_] = [one for batch in probe.own_task(0, SampleParams()) for one in batch.apart()]
+    found = {path: g.T @ x for path, x, g in twice.scores(example, 0, ["layers.0.v", "layers.1.v", "layers.0.q"])}
+    assert list(found) == ["layers.0.v", "layers.0.q"]
+    base.requires_grad_(True)
+    tokens = example.ids[0].tolist()
+    logs = logits(example.ids)[0].log_softmax(-1)
+    sum(logs[k - 1, tokens[k]] for k in range(int(example.prompts), len(tokens))).backward()
+    for path, gradient in found.items():
+        torch.testing.assert_close(gradient, base.get_submodule(path).weight.grad, rtol=1e-5, atol=1e-6)
+    assert list(twice.scores(example, 0, ["layers.1.v"])) == []
 
 
 def test_what_is_missing_is_refused_with_the_input(inputs):
