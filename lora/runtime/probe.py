@@ -176,9 +176,9 @@ class Probe:
         with self.adapted.recording(paths) as calls, torch.enable_grad():
             losses = self._losses(example, self.adapted.one(index))
             likelihood = -(losses * example.is_answer[:, 1:].to(losses)).sum()
-        if not likelihood.requires_grad:
-            return
         offsets = [offset for pairs in calls.values() for _, offset in pairs]
+        if not offsets or not likelihood.requires_grad:
+            return
         gradients = iter(torch.autograd.grad(likelihood, offsets, materialize_grads=True))
         for path, pairs in calls.items():
             if pairs:
