@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NORM_RATIO = 10.0  # of q's and k's typical change per entry to that of the other modules
 CANCELLED = 0.05  # share of the first-order change of W_qᵀ·W_k that is left: about 1 in trained adapters, 0 if locked
 TRIED_SCALES = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
-TRIED_SAMPLES = 4  # of each input, so that a look at every input stays short beside what a method does with the base
+TRIED_SAMPLES = 2  # of each input, so that a look at every input stays short beside what a method does with the base
 SPIKE = 0.25  # how far a loss may rise above both ends, in parts of the higher one
 
 

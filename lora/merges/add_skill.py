@@ -12,6 +12,7 @@ from lora.errors import LoraError
 from lora.examples import MAX_EXAMPLES
 from lora.merges import MERGES, Merged, Module, Modules
 from lora.runtime.probe import Probe, SampleParams, probe_of
+from lora.runtime.text import Batch
 from lora.runtime.weighting import weighted_sum
 
 GENERAL, SKILL = 0, 1  # positions of the inputs
@@ -23,7 +24,7 @@ class AddSkillParams(SampleParams):
 
     scale: float | None = param(None, "strength of the skill; without one the best of the curve", minimum=0, maximum=10)
     tolerance: float = param(
-        0.05, "how much the general expert's loss may grow by it, as a fraction", minimum=0, maximum=10
+        0.05, "how much of the general expert's gain over the base may be lost, as a fraction", minimum=0, maximum=1
     )
     bound: float = param(1.25, "largest strength of the curve", above=0, maximum=10)
     steps: int = param(5, "how many steps the curve takes from 0 to bound", minimum=1, maximum=40)
@@ -43,8 +44,8 @@ class Point(TypedDict):
     params=AddSkillParams,
     title="Add a skill",
     summary="Adds the second input, a skill, to the first, a general expert. Runs the base with both at several "
-    "strengths of the skill and takes the one with the least loss on the skill's samples at which the general expert's "
-    "own loss has grown by no more than the tolerance.",
+    "strengths of the skill and takes the one with the least loss on the skill's samples at which the general expert "
+    "keeps, but for the tolerance, its gain over the base on its own.",
     source="Task arithmetic, arXiv:2212.04089, section 2: a sum whose coefficient is chosen on samples",
     needs=("base_model", "labels"),
     weights="relative",
@@ -58,17 +59,18 @@ def add_skill(modules: Modules, params: AddSkillParams) -> Iterator[tuple[Module
     probe = probe_of(modules, "add_skill")
     weights = list(probe.weights)
     if probe.n == 2:
-        curve = _curve(probe, params)
-        scale = params.scale if params.scale is not None else _best(curve, params.tolerance)
+        general, skill = (probe.own_task(index, params) for index in (GENERAL, SKILL))
+        curve = _curve(probe, general, skill, params)
+        base_loss = probe.loss(general, None)
+        scale = params.scale if params.scale is not None else _best(curve, base_loss, params.tolerance)
         weights[SKILL] *= scale
-        probe.found |= {"weights": weights, "scale": scale, "curve": curve}
+        probe.found |= {"weights": weights, "scale": scale, "base_loss": base_loss, "curve": curve}
     return weighted_sum(modules, lambda path, i: weights[i])
 
 
-def _curve(probe: Probe, params: AddSkillParams) -> list[Point]:
+def _curve(probe: Probe, general: Sequence[Batch], skill: Sequence[Batch], params: AddSkillParams) -> list[Point]:
     """Measure every strength, ascending; the first is 0, the general expert alone."""
     scales = sorted({params.bound * step / params.steps for step in range(params.steps + 1)} | {params.scale or 0.0})
-    general, skill = (probe.own_task(index, params) for index in (GENERAL, SKILL))
     curve: list[Point] = []
     for done, scale in enumerate(scales, 1):
         both = probe.adapted.numbers([probe.weights[GENERAL], scale * probe.weights[SKILL]])
@@ -82,8 +84,13 @@ def _curve(probe: Probe, params: AddSkillParams) -> list[Point]:
     return curve
 
 
-def _best(curve: Sequence[Point], tolerance: float) -> float:
-    """Return the strength with the least loss at the skill among those that the general expert bears."""
-    most = (1 + tolerance) * curve[0]["general_loss"]
+def _best(curve: Sequence[Point], base_loss: float, tolerance: float) -> float:
+    """Return the strength with the least loss at the skill among those that the general expert bears.
+
+    What it bears is measured by its distance from the base: the loss of a well trained expert is next to nothing, so
+    that a multiple of it means nothing.
+    """
+    alone = curve[0]["general_loss"]
+    most = alone + tolerance * abs(base_loss - alone)
     borne = [point for point in curve if point["general_loss"] <= most]
     return min(borne, key=lambda point: point["skill_loss"])["scale"]

@@ -39,7 +39,7 @@ EXACT = OutputSpec("exact")
 MODES = [EXACT, OutputSpec("fixed", 3), OutputSpec("max_input"), OutputSpec("energy", 0.7)]
 # settings at which a method shows what it lacks, where its defaults happen to hide it
 PARAMS: dict[str, dict[str, Any]] = {
-    "add_skill": {"samples": 2, "bound": 2.0, "tolerance": 10.0},
+    "add_skill": {"samples": 2, "bound": 2.0, "tolerance": 1.0},
     "slerp": {"t": 0.3},
     "greedy_soup": {"samples": 2, "seed": 1},
     "packllm": {"temperature": 2.0},
