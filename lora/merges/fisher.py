@@ -37,7 +37,7 @@ class FisherParams(SampleParams):
     "much the likelihood of that input's answers depends on it.",
     source="Fisher-weighted averaging, arXiv:2111.09832, section 3, with the diagonal Fisher information of the whole "
     "weights at the given answers",
-    needs=("base_model", "samples"),
+    needs=("base_model", "labels"),
     weights="relative",
     family="data",
     when="When every expert has samples with answers of its own and their tasks depend on different weights.",

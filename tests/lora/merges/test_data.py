@@ -9,6 +9,7 @@ from torch import nn
 
 from lora.errors import LoraError, NotMergeable
 from lora.merges import MERGES
+from lora.merging import merge
 from lora.recipe import OutputSpec
 from lora.runtime import fisher as fisher_information
 from lora.runtime.adapted import AdaptedModel
@@ -265,6 +266,21 @@ def test_without_the_base_or_samples_it_is_refused(method, inputs, tmp_path):
     assert merge_input(folders[0]).samples == ()
     with pytest.raises(LoraError, match="has no samples"):
         run_merge(tmp_path / "other", folders, method, running=running_base())
+
+
+@pytest.mark.parametrize("method", DATA)
+def test_outputs_are_missed_by_those_that_say_they_need_them(method, inputs, tmp_path):
+    mute = [replace(item, samples=samples(i, labelled=False)) for i, item in enumerate(inputs)]
+    chosen = mute[: MERGES.get(method).traits.get("max_inputs")]
+
+    def run():
+        merge(method, {}, chosen, OutputSpec(), tmp_path, metadata={}, running=running_base())
+
+    if "labels" in MERGES.get(method).needs:
+        with pytest.raises(NotMergeable, match="no samples with outputs"):
+            run()
+    else:
+        run()
 
 
 def test_the_report_says_what_was_found(inputs, tmp_path):
