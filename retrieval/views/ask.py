@@ -8,6 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from lora.merges import FAMILIES
+from registry import plain_yaml
 from registry.models import Adapter, AdapterTag
 from registry.queries import visible_adapters
 from retrieval.request import DEFAULT_ROUTER
@@ -46,6 +47,7 @@ def merge(request: HttpRequest) -> HttpResponse:
         "section": "merge",
         "default_method": DEFAULT_METHOD,
         "families": FAMILIES,
+        "recipe_bytes": plain_yaml.MAX_BYTES,
         "owners": [namespace.name for namespace in owners],
         "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
     }

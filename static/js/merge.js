@@ -5,6 +5,7 @@ import { call, clearErrors, el, markField, showError, unmarkField } from "./api.
 import { InterferenceView } from "./interference.js";
 import { Inputs } from "./merge-inputs.js";
 import { fillMethods, listMethods, markChosen, terms } from "./merge-methods.js";
+import { Verdict } from "./merge-verdict.js";
 import { checkParams } from "./params.js";
 import { LONG, RecipeForm } from "./recipe-form.js";
 import { RecipeText, download } from "./recipe-text.js";
@@ -24,7 +25,8 @@ const inputs = new Inputs($("inputs"), $("input-template"), {
   baseModel: (row) => inputs.named.filter((other) => other !== row).map(({ known }) => known?.base_model).find(Boolean) || "",
   isRelative: () => recipe.method?.weights === "relative",
 });
-const recipeText = new RecipeText($("recipe-text"), $("recipe-problems"), {
+const recipeText = new RecipeText($("recipe-text"), $("recipe-problems"), $("open-recipe"), {
+  say,
   onRead: (request) => {
     recipe.fromRequest(request);
     showMethod();
@@ -42,6 +44,7 @@ const interference = new InterferenceView($("interference"), {
   },
   onMeasured: () => check(),
 });
+const verdict = new Verdict($("verdict"));
 let recipe;
 let timer;
 let checks = 0;
@@ -84,8 +87,6 @@ function unmarkAll() {
   showInputsError("");
 }
 
-const list = (items) => el("ul", {}, ...items.map((text) => el("li", {}, text)));
-
 function rankText(preview) {
   const mode = fields.rank_mode.value;
   const ranks = preview.inputs.filter(Boolean).map(({ rank }) => rank).filter(Boolean);
@@ -110,20 +111,6 @@ function showHints(preview) {
   return preview.warnings.filter(({ code }) => !["new_revision", "private_parent", "not_authenticated"].includes(code)).map(({ message }) => message);
 }
 
-function showVerdict(preview, unplaced, warnings) {
-  const box = $("verdict");
-  const known = preview.inputs.filter(Boolean);
-  const count = preview.problems.length;
-  const noun = known.some((input) => input.recipe) ? "input" : "expert";
-  const experts = `${known.length} ${noun}${known.length === 1 ? "" : "s"}`;
-  const text = preview.mergeable ? `Ready: ${experts} of ${known[0].base_model || "an unnamed base"}${preview.rank === null ? "" : ` become one of rank ${preview.rank}`}.` : `${count === 1 ? "1 problem stands" : `${count} problems stand`} in the way${unplaced.length === count ? ":" : `, ${count === 1 ? "" : "each "}shown beside its cause.`}`;
-  box.className = `verdict notice ${preview.mergeable ? (warnings.length ? "warn" : "good") : "bad"}`;
-  const parts = [el("p", {}, text)];
-  if (unplaced.length) parts.push(list(unplaced.map(({ message }) => message)));
-  if (warnings.length) parts.push(list(warnings));
-  box.replaceChildren(...parts);
-}
-
 function showPreview(preview) {
   unmarkAll();
   recipe.inputs.named.forEach((row, index) => { row.known = recipe.retrieval ? null : preview.inputs[index]; });
@@ -131,7 +118,7 @@ function showPreview(preview) {
   showRows(preview.norms);
   const unplaced = preview.problems.filter((problem) => !place(problem));
   const warnings = showHints(preview);
-  showVerdict(preview, unplaced, preview.mergeable ? warnings : []);
+  verdict.show(preview, unplaced, preview.mergeable ? warnings : []);
   interference.show(preview);
   showRequest();
 }
@@ -171,19 +158,15 @@ async function check() {
   const mine = checks;
   if (recipe.isBlank) {
     unmarkAll();
-    $("verdict").className = "verdict small muted";
-    $("verdict").textContent = "Name the experts to merge.";
+    verdict.nothing();
     return;
   }
+  verdict.wait();
   try {
     const preview = await call("POST", "merges/preview/", recipe.previewRequest());
     if (mine === checks) showPreview(preview);
   } catch (error) {
-    if (mine !== checks) return;
-    const again = el("button", { type: "button", class: "button small" }, "Check again");
-    again.addEventListener("click", check);
-    $("verdict").className = "verdict notice bad";
-    $("verdict").replaceChildren(el("p", {}, `The recipe could not be checked. ${error.message}`), again);
+    if (mine === checks) verdict.fail(`The recipe could not be checked. ${error.message}`, check);
   }
 }
 
@@ -291,8 +274,7 @@ function listen() {
   $("save-recipe").addEventListener("click", () => download(`${fields.output_name.value.trim() || "recipe"}.yaml`, $("recipe-text").value));
 }
 
-async function start() {
-  const { merges } = await call("GET", "methods/");
+function start(merges) {
   const families = JSON.parse($("families").textContent);
   fillMethods(fields.method, merges, families, form.dataset.method);
   listMethods($("method-list"), merges, families, chooseMethod);
@@ -307,4 +289,16 @@ async function start() {
   refresh();
 }
 
-start().catch((error) => showError(form, error));
+async function load() {
+  verdict.wait();
+  let methods;
+  try {
+    methods = await call("GET", "methods/");
+  } catch (error) {
+    verdict.fail(`The methods could not be loaded. ${error.message}`, load);
+    return;
+  }
+  start(methods.merges);
+}
+
+load();

@@ -1,6 +1,7 @@
 // The recipe as YAML beside the form: written anew when the form changes, and read by the server when it is edited.
 
 import { call, el } from "./api.js";
+import { PATIENCE_MS } from "./merge-verdict.js";
 
 const DELAY_MS = 500;
 export const YAML = "application/yaml";
@@ -27,16 +28,39 @@ export function toYaml(value, indent = "") {
   }).join(`\n${indent}`);
 }
 
+// Throws an Error whose message is for the reader.
+async function textOf(file, mostBytes) {
+  const inKb = (bytes) => `${Math.ceil(bytes / 1024).toLocaleString("en")} kB`;
+  if (file.size > mostBytes) throw new Error(`${file.name} has ${inKb(file.size)}; a recipe has at most ${inKb(mostBytes)}.`);
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+  } catch (error) {
+    if (error instanceof TypeError) throw new Error(`${file.name} is not a recipe: it is not UTF-8 text.`);
+    throw new Error(`${file.name} cannot be read any more. Was it moved or changed? Choose it again.`);
+  }
+  if (text.includes("\0")) throw new Error(`${file.name} is not a recipe: it is not text.`);
+  // JSON is YAML but for the tabs that may indent it.
+  return /\.json$/i.test(file.name) ? text.replace(/^\t+/gm, (tabs) => "  ".repeat(tabs.length)) : text;
+}
+
 export class RecipeText {
-  // onRead(request) after an edit that can be merged; it returns what the form says then.
-  constructor(field, problems, { onRead }) {
-    Object.assign(this, { field, problems, onRead, reads: 0 });
+  // opener: the field that chooses a file. onRead(request) after an edit that can be merged; it returns what the form
+  // says then.
+  constructor(field, problems, opener, { onRead, say }) {
+    Object.assign(this, { field, problems, onRead, say, reads: 0 });
     field.addEventListener("input", (event) => {
       // The form's own listeners would write the text anew under the caret.
       event.stopPropagation();
       this.#later();
     });
     field.addEventListener("change", (event) => event.stopPropagation());
+    opener.addEventListener("input", (event) => event.stopPropagation());
+    opener.addEventListener("change", (event) => {
+      event.stopPropagation();
+      if (opener.files.length) this.#open(opener.files[0]);
+      opener.value = "";
+    });
   }
 
   get isAhead() {
@@ -63,10 +87,22 @@ export class RecipeText {
     this.#say([]);
   }
 
-  #later() {
+  #later(delayMs = DELAY_MS) {
     clearTimeout(this.timer);
     this.reading ??= deferred();
-    this.timer = setTimeout(() => this.#read(), DELAY_MS);
+    this.timer = setTimeout(() => this.#read(), delayMs);
+  }
+
+  // A file that is refused leaves the text, and what is known of it, as they are.
+  async #open(file) {
+    try {
+      this.field.value = await textOf(file, Number(this.field.dataset.maxBytes));
+    } catch ({ message }) {
+      this.problems.replaceChildren(el("div", { class: "notice bad" }, el("p", {}, message)));
+      return;
+    }
+    this.say(`${file.name} is in the text.`);
+    this.#later(0);
   }
 
   // Returns once what was written is in the form, or refused.
@@ -78,16 +114,20 @@ export class RecipeText {
   async #read() {
     this.reads += 1;
     const mine = this.reads;
+    const patience = setTimeout(() => this.problems.replaceChildren(el("p", { class: "hint" }, "Checking …")), PATIENCE_MS);
     let problems;
     let preview;
+    let isLost = false;
     try {
       preview = await call("POST", "merges/preview/", this.field.value, YAML);
       problems = preview.mergeable ? [] : preview.problems;
     } catch (error) {
       problems = [{ where: "", message: error.message }];
+      isLost = error.status === 0 || error.status >= 500;
     }
+    clearTimeout(patience);
     if (mine !== this.reads) return;
-    this.#say(problems);
+    this.#say(problems, isLost);
     const { reading } = this;
     this.reading = undefined;
     if (!problems.length) {
@@ -97,11 +137,18 @@ export class RecipeText {
     reading?.resolve();
   }
 
-  #say(problems) {
+  #again() {
+    const button = el("button", { type: "button", class: "button small" }, "Try again");
+    button.addEventListener("click", () => { this.field.focus(); this.#later(0); });
+    return button;
+  }
+
+  // isLost: nothing is known against the text; the answer did not come.
+  #say(problems, isLost = false) {
     this.isRefused = problems.length > 0;
     this.field.setAttribute("aria-invalid", String(this.isRefused));
     const line = ({ where, message }) => el("li", {}, where ? el("code", {}, where) : null, where ? " " : null, message);
-    this.problems.replaceChildren(...(this.isRefused ? [el("div", { class: "notice bad" }, el("p", {}, "Not in the form yet:"), el("ul", {}, ...problems.map(line)))] : []));
+    this.problems.replaceChildren(...(this.isRefused ? [el("div", { class: "notice bad" }, el("p", {}, "Not in the form yet:"), el("ul", {}, ...problems.map(line)), isLost ? this.#again() : null)] : []));
   }
 }
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.browser import open_browser
 from tests.journeys.code_snippets import run_copied
@@ -300,16 +300,104 @@ def test_examples_are_lines_and_a_prompt_keeps_its_line_break(site: Site, expert
         sign_up(page, "yorick")
         page.goto("/merge/?input=merle/one&input=merle/two&method=lorahub&name=yorick/found")
         examples, code = page.get_by_label("examples"), page.locator("#snippets pre code").first
-        verdict(page, "Ready")
+        # Their samples have no outputs to compare with.
+        verdict(page, "2 problems stand in the way, each shown beside its cause.")
+        expect(page.locator("#inputs > li").first).to_contain_text("no samples with outputs; give examples in params")
         assert "prompt" not in code.text_content(), "the default, whose line break a field of one line would lose"
         examples.fill('{"input": "a", "output": "b"}\nno JSON')
         expect(code).to_contain_text('"input": "no JSON"')
+        expect(page.locator("#param-examples-error")).to_contain_text("needs an output", timeout=60_000)
         examples.fill("line\n" * 257)
         expect(page.get_by_text("These are 257 lines; at most 256 are taken.")).to_be_visible()
         examples.fill('{"input": "a", "output": "b"}\n\n{"input": "c", "output": "d"}')
         expect(code).to_contain_text('"output": "d"')
-        verdict(page, "Ready")
+        verdict(page, "Ready if a worker has the base model: 2 experts of acme/tiny-base")
+        verdict(page, "the job ends with base_not_here")
         address = page.url
         page.goto("/")
         page.goto(address)
         expect(examples).to_have_value('{"input":"a","output":"b"}\n{"input":"c","output":"d"}')
+
+
+def test_a_slow_answer_and_a_lost_one_are_told(site: Site, experts: None) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    with open_browser(site.url, expected=("net::ERR_FAILED",)) as (page, _):
+        page.goto("/merge/?input=merle/one&input=merle/two")
+        verdict(page, "Ready")
+        rank, text = page.get_by_label("Rank", exact=True), page.get_by_label("Recipe as YAML")
+        page.route("**/merges/preview/", hold)
+        rank.focus()
+        rank.select_option("exact")
+        expect(page.locator("#verdict")).to_have_text("Checking …")
+        expect(rank).to_be_focused()
+        held.pop().abort()
+        verdict(page, "The recipe could not be checked. The server cannot be reached.")
+        page.unroute("**/merges/preview/")
+        page.get_by_role("button", name="Try again").press("Enter")
+        verdict(page, "Ready: 2 experts")
+        expect(page.locator("#verdict")).to_be_focused()
+
+        page.route("**/merges/preview/", hold)
+        written = "method: ties\ninputs: [{adapter: merle/two}]\n"
+        text.fill(written)
+        expect(page.locator("#recipe-problems")).to_have_text("Checking …")
+        held.pop().abort()
+        expect(page.locator("#recipe-problems")).to_contain_text("The server cannot be reached.")
+        page.unroute("**/merges/preview/")
+        page.locator("#recipe-problems").get_by_role("button", name="Try again").press("Enter")
+        verdict(page, "Ready: 1 expert")
+        expect(text).to_have_value(written)
+        expect(text).to_be_focused()
+
+
+def test_a_page_whose_methods_did_not_come_is_loaded_by_trying_again(site: Site, experts: None) -> None:
+    with open_browser(site.url, expected=("net::ERR_FAILED",)) as (page, _):
+        page.route("**/api/v1/methods/", lambda route: route.abort())
+        page.goto("/merge/?input=merle/one&input=merle/two")
+        verdict(page, "The methods could not be loaded.")
+        page.unroute("**/api/v1/methods/")
+        page.get_by_role("button", name="Try again").click()
+        verdict(page, "Ready: 2 experts")
+
+
+def test_a_recipe_is_opened_from_a_file(site: Site, experts: None, tmp_path: Path) -> None:
+    def write(name: str, raw: bytes) -> Path:
+        (tmp_path / name).write_bytes(raw)
+        return tmp_path / name
+
+    yaml = b"# ours\nmethod: ties\ninputs: [{adapter: merle/one}, {adapter: merle/two}]\n"
+    indented = b'\xef\xbb\xbf{\n\t"method": "svd",\n\t"inputs": [\n\t\t{"adapter": "merle/two"}\n\t]\n}\n'
+    with open_browser(site.url, expected=("400 (Bad Request)",)) as (page, _):
+        page.goto("/merge/")
+        text, problems = page.get_by_label("Recipe as YAML"), page.locator("#recipe-problems")
+        opener, method = page.get_by_label("Open a file"), page.get_by_label("Method", exact=True)
+        verdict(page, "Name the experts to merge.")
+        with page.expect_file_chooser() as chooser:
+            page.get_by_text("Open a file …").click()
+        chooser.value.set_files(write("ours.yaml", yaml))
+        verdict(page, "Ready: 2 experts")
+        expect(text).to_have_value(yaml.decode())
+        expect(method).to_have_value("ties")
+        expect(page.locator("#announcer")).to_have_text("ours.yaml is in the text.")
+
+        # What is no recipe leaves the form and the text as they are.
+        for name, raw, words in (
+            ("large.yaml", b"#" * 300_000, "large.yaml has 293 kB; a recipe has at most 256 kB."),
+            ("weights.yml", b"\x80\x02pickled", "weights.yml is not a recipe: it is not UTF-8 text."),
+            ("nul.yaml", b"method: \0", "nul.yaml is not a recipe: it is not text."),
+        ):
+            opener.set_input_files(write(name, raw))
+            expect(problems).to_have_text(words)
+            expect(text).to_have_value(yaml.decode())
+        opener.set_input_files(write("recipe.json", indented))
+        verdict(page, "Ready: 1 expert")
+        expect(method).to_have_value("svd")
+        expect(problems).to_be_empty()
+        opener.set_input_files(write("list.yaml", b"- method: ties\n"))
+        expect(problems).to_contain_text("Not in the form yet:", timeout=60_000)
+        opener.set_input_files(write("empty.yaml", b""))
+        expect(problems).to_contain_text("Not in the form yet:", timeout=60_000)

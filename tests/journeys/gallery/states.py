@@ -83,7 +83,7 @@ def uploading(page: Page) -> None:
 
 def merge_judged(page: Page) -> None:
     expect(page.locator("#verdict")).not_to_be_empty(timeout=ANSWER_MS)
-    expect(page.locator("#verdict [aria-busy=true]")).to_have_count(0)
+    expect(page.locator("#verdict.checking")).to_have_count(0)
 
 
 def merge_refused(page: Page) -> None:
