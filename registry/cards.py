@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from lora.check import is_template_card
+from registry import plain_yaml
 from registry.errors import Invalid
 
 MAX_BYTES = 1024 * 1024
@@ -30,15 +31,6 @@ class Card:
             if text and text[0] not in "#<![|-`":
                 return text[:500]
         return ""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can expand to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not accepted here")
-        return super().compose_node(parent, index)
 
 
 def parse_card(raw: bytes) -> Card:
@@ -70,10 +62,11 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
     if not mark:
         return {}, text
     try:
-        matter = yaml.load(head, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = getattr(error, "problem", None) or str(error)
-        raise Invalid(f"The front matter of README.md is not plain YAML: {reason}.", detail={PATH: "YAML"}) from error
+        # Behind an empty line, so that lines are counted as in the file.
+        matter = plain_yaml.load(f"\n{head}".encode())
+    except Invalid as error:
+        text = f"The front matter of README.md cannot be read. {error.message}"
+        raise Invalid(text, detail={PATH: "YAML"}) from error
     return (matter if isinstance(matter, dict) else {}), body.lstrip("\n")
 
 

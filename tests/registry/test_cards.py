@@ -51,3 +51,10 @@ def stranger_cards(request):
 def test_hostile_cards_are_refused(raw):
     with pytest.raises(Invalid):
         parse_card(raw)
+
+
+def test_the_front_matter_is_read_as_recipes_are():
+    assert parse_card(b"---\nlicense: mit\ndate: 2024-05-01\n---\n").license == "mit"
+    with pytest.raises(Invalid, match=r"README\.md cannot be read.* in line 3.*twice") as caught:
+        parse_card(b"---\nlicense: mit\nlicense: gpl-3.0\n---\n")
+    assert caught.value.detail == {"README.md": "YAML"}
