@@ -91,7 +91,9 @@ def _report(merge: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a report."""
     report, inputs = merge["report"], merge["inputs"]
     modules = sorted(report["per_module"], key=lambda module: _natural(module["path"]))
-    weights = resolve_weights(merge["method"], [item["weight"] for item in inputs])
+    found = report.get("found", {})
+    # What a method found out by running the base takes the place of the weights that it began with.
+    weights = found.get("weights") or resolve_weights(merge["method"], [item["weight"] for item in inputs])
     cosine = report.get("interference", {}).get("cosine", [])
     return {
         "energy_kept": f"{report['energy_kept']:.2%}",
@@ -99,6 +101,7 @@ def _report(merge: dict[str, Any]) -> dict[str, Any]:
         "contributions": _contributions(inputs, weights, report),
         "norm_out": report.get("norms", {}).get("out"),
         "layers": _layers(inputs, report.get("by_layer", [])),
+        "tradeoff": _tradeoff(inputs, found, merge["params"]),
         "curve": _curve(report.get("energy"), merge["output"]["rank"], modules),
         "matrix": {"names": [item["adapter"] for item in inputs], "measures": report.get("interference", {})},
         "heatmap": charts.heatmap(modules, "norm_out", "‖ΔW‖"),
@@ -145,6 +148,17 @@ def _layers(inputs: list[dict[str, Any]], layers: list[dict[str, Any]]) -> dict[
     shares = [[row["contribution"][index] for row in layers] for index in range(len(inputs))]
     parents = [{"name": item["adapter"], "shares": own} for item, own in zip(inputs, shares, strict=True)]
     return {"layers": [row["layer"] for row in layers], "parents": parents}
+
+
+def _tradeoff(inputs: list[dict[str, Any]], found: dict[str, Any], params: dict[str, Any]) -> dict[str, Any] | None:
+    """What each strength of a skill does to it and to the expert that it was added to; `most` is that one's limit."""
+    if "curve" not in found:
+        return None
+    points, (general, skill) = found["curve"], (item["adapter"] for item in inputs)
+    alone = points[0]["general_loss"]
+    most = None if params["scale"] is not None else alone + params["tolerance"] * abs(found["base_loss"] - alone)
+    shown = {"chosen": found["scale"], "most": most, "base": found["base_loss"]}
+    return shown | {"points": points, "general": general, "skill": skill}
 
 
 def _curve(

@@ -1,6 +1,6 @@
 // Draws every element with data-chart from the JSON that its data-source names; the same numbers stand in a table beside it.
 
-const draw = { heatmap, spectrum, map, energy, contributions };
+const draw = { heatmap, spectrum, map, energy, contributions, tradeoff };
 const NARROW = 480;
 const SERIES = 7;
 const LABEL = { width: 130, position: "right" };
@@ -151,6 +151,49 @@ function contributions(data, isNarrow) {
       data: shares,
       itemStyle: { borderColor: colour("surface"), borderWidth: 0.5, decal: index < SERIES ? undefined : { symbol: "rect", dashArrayX: [1, 0], dashArrayY: [2, 3], rotation: 0.8, color: colour("surface") } },
     })),
+  };
+}
+
+// data: {points: [{scale, skill_loss, general_loss}], chosen, most: of general_loss or null, skill, general}
+// Two panels, because the losses of two tasks have no scale in common.
+function tradeoff(data, isNarrow) {
+  const base = common();
+  const panels = [
+    { name: data.skill, of: "skill_loss", limit: null, place: { top: 44, height: "30%" } },
+    { name: data.general, of: "general_loss", limit: data.most, place: { bottom: 44, height: "30%" } },
+  ];
+  const colours = palette();
+  const called = (name) => `loss on ${isNarrow ? name.split("/").at(-1) : `samples of ${name}`}`;
+  const line = ({ of, limit }, index) => ({
+    type: "line",
+    xAxisIndex: index,
+    yAxisIndex: index,
+    symbol: SYMBOLS[index],
+    lineStyle: { width: 2, color: colours[index] },
+    itemStyle: { color: colours[index] },
+    data: data.points.map((point) => ({ value: [point.scale, point[of]], symbolSize: point.scale === data.chosen ? 13 : 7 })),
+    markLine: {
+      symbol: "none",
+      silent: true,
+      lineStyle: { color: colour("muted"), type: "dashed" },
+      label: { color: colour("text") },
+      data: [
+        { xAxis: data.chosen, label: { formatter: index ? "" : `strength ${format(data.chosen)}` } },
+        ...(limit === null ? [] : [{ yAxis: limit, label: { position: "insideStartTop", formatter: `at most ${format(limit)}` } }]),
+      ],
+    },
+  });
+  // Markings do not stretch an axis by themselves.
+  const reach = (limit) => (limit === null ? {} : { max: ({ max }) => Math.max(max, limit) });
+  return {
+    ...base,
+    // One left edge for both, so that a strength stands above itself.
+    grid: panels.map(({ place }) => ({ left: 48, right: 24, ...place, outerBoundsMode: "none" })),
+    axisPointer: { link: [{ xAxisIndex: "all" }] },
+    tooltip: { ...base.tooltip, trigger: "axis", formatter: ([{ dataIndex }]) => `strength ${format(data.points[dataIndex].scale)}\n${panels.map(({ name, of }) => `${called(name)} ${format(data.points[dataIndex][of])}`).join("\n")}` },
+    xAxis: panels.map((_, index) => axis({ type: "value", gridIndex: index, name: index ? "strength of the skill" : "", nameLocation: "middle", nameGap: 24, max: data.points.at(-1).scale, splitLine: { show: false }, axisLabel: { show: index === 1, customValues: data.points.map(({ scale }) => scale), formatter: format, hideOverlap: true } })),
+    yAxis: panels.map(({ name, limit }, index) => axis({ type: "value", gridIndex: index, scale: true, splitNumber: 3, name: called(name), nameGap: 24, nameTextStyle: { color: colours[index], align: "left", padding: [0, 0, 0, -40] }, axisLabel: { formatter: format }, ...reach(limit) })),
+    series: panels.map(line),
   };
 }
 

@@ -147,3 +147,32 @@ def test_a_thousand_modules_and_many_parents_stay_a_table(browser: Client, paren
     assert answer.context["modules"][2]["path"] == "model.layers.2.q"
     assert answer.context["modules"][0]["most"] == "ada/three"
     assert answer.context["cosine"] is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "chosen", "sentence"),
+    [
+        (None, 0.5, "The skill is in at 0.5: of the strengths at which ada/one keeps a loss of at most 0.34"),
+        (None, 0.0, "Nothing of the skill was added"),
+        (0.5, 0.5, "The recipe asks for the skill at 0.5."),
+    ],
+)
+def test_the_curve_of_an_added_skill_is_drawn_and_listed(
+    scale: float | None, chosen: float, sentence: str, browser: Client, merge: Merge
+) -> None:
+    curve = [
+        {"scale": 0.0, "skill_loss": 3.0, "general_loss": 0.2},
+        {"scale": 0.5, "skill_loss": 1.2345, "general_loss": 0.205},
+    ]
+    found = {"scale": chosen, "weights": [1.0, chosen], "base_loss": 3.0, "curve": curve}
+    MergeArtefact.objects.update(report=merge.artefact.report | {"found": found})
+    Merge.objects.update(method="add_skill", params={"scale": scale, "tolerance": 0.05})
+    answer = browser.get(f"/merges/{merge.pk}/")
+    html = answer.content.decode()
+    check_html(html)
+    assert sentence in html
+    assert answer.context["tradeoff"]["points"] == curve
+    assert 'data-chart="tradeoff"' in html
+    assert '<td class="number">1.234</td>' in html
+    assert f'<td class="number">{chosen:.3g} (this file)</td>' in html
+    assert [row["applied"] for row in answer.context["contributions"]] == [1, chosen]
