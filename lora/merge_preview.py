@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora.interference import EnergyCurve, Interference, Moments, module_interference, moments
+from lora.energy import EnergyCurve
+from lora.interference import Interference, module_interference
 from lora.lazy_torch import torch
 from lora.merging import FileModules
+from lora.moments import Moments, moments
 from lora.recipe import MergeInput
 from lora.serving_rules import MAX_LORA_RANKS
 

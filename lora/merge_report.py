@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora.algebra import Spectrum, one_thread, stacked
-from lora.interference import EnergyCurve, Interference, module_interference, moments
+from lora.energy import EnergyCurve
+from lora.interference import Interference, module_interference
 from lora.lazy_torch import torch
 from lora.mergeable import missing_warnings
+from lora.moments import moments
 from lora.recipe import MergeInput
 from lora.serving_rules import MAX_LORA_RANKS
 

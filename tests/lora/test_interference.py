@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lora.interference import EnergyCurve, Interference, module_interference, moments, sampled_rows
+from lora.energy import EnergyCurve
+from lora.interference import Interference, module_interference, sampled_rows
 from lora.layout import ModuleLayout
 from lora.merges import Module
+from lora.moments import moments
 from lora.weights import Factors
 from tests.lora.in_memory import dense, random_delta
 from tests.lora.raw_files import Array
