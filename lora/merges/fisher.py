@@ -40,7 +40,8 @@ class FisherParams(SampleParams):
     needs=("base_model", "labels"),
     weights="relative",
     family="data",
-    when="When every expert has samples with answers of its own and their tasks depend on different weights.",
+    when="When experts of related tasks have samples with answers; where one is much stronger than the others, regmean "
+    "keeps more of them.",
     lacks=("scale", "zero_adapter", "low_rank"),
 )
 def fisher(modules: Modules, params: FisherParams) -> Iterator[tuple[Module, Merged]]:
