@@ -184,7 +184,7 @@ function tradeoff(data, isNarrow) {
     },
   });
   // Markings do not stretch an axis by themselves.
-  const reach = (limit) => (limit === null ? {} : { max: ({ max }) => Math.max(max, limit) });
+  const reach = (limit) => ({ max: ({ max }) => (limit > max ? limit : null) });
   return {
     ...base,
     // One left edge for both, so that a strength stands above itself.
