@@ -166,7 +166,9 @@ async function check() {
     const preview = await call("POST", "merges/preview/", recipe.previewRequest());
     if (mine === checks) showPreview(preview);
   } catch (error) {
-    if (mine === checks) verdict.fail(`The recipe could not be checked. ${error.message}`, check);
+    if (mine !== checks) return;
+    $("rank-hint").textContent = "";  // it was about another recipe
+    verdict.fail(`The recipe could not be checked. ${error.message}`, check);
   }
 }
 

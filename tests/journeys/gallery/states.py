@@ -11,6 +11,7 @@ from tests.journeys.gallery.sites import ZOO
 # A first question loads the encoder; the machine may be busy.
 ANSWER_MS = 240_000
 PROMPT = quote("Turn the record into JSON with the keys name, age and city.\nInes, aged 24, lives in Delhi")
+EXAMPLES = "param.examples=" + quote('[{"input": "Name the capital of Peru."}]')
 INPUTS = "input=ada/record-to-json:0.7&input=ada/date-format:0.3"
 REFUSED = ("the server responded with a status of",)
 
@@ -83,12 +84,32 @@ def uploading(page: Page) -> None:
 
 def merge_judged(page: Page) -> None:
     expect(page.locator("#verdict")).not_to_be_empty(timeout=ANSWER_MS)
-    expect(page.locator("#verdict.checking")).to_have_count(0)
+    expect(page.locator("#verdict.checking")).to_have_count(0, timeout=ANSWER_MS)
 
 
 def merge_refused(page: Page) -> None:
     merge_judged(page)
     expect(page.locator("p.error:visible, [role=alert], #verdict .bad").first).to_be_visible()
+
+
+def merge_checking(page: Page) -> None:
+    """The server never answers."""
+    merge_judged(page)
+    page.route("**/merges/preview/", lambda route: None)
+    page.get_by_label("Rank", exact=True).select_option("exact")
+    expect(page.locator("#verdict.checking")).to_be_visible()
+
+
+def merge_lost(page: Page) -> None:
+    merge_judged(page)
+    page.route("**/merges/preview/", lambda route: route.abort())
+    page.get_by_label("Recipe as YAML").fill("method: ties")
+    page.get_by_label("Rank", exact=True).focus()
+    expect(page.locator("#recipe-problems").get_by_role("button", name="Try again")).to_be_visible()
+    page.get_by_label("Rank", exact=True).select_option("exact")
+    expect(page.locator("#verdict").get_by_role("button", name="Try again")).to_be_visible()
+    page.locator("#open-recipe").set_input_files({"name": "photo.yaml", "mimeType": "", "buffer": bytes(300_000)})
+    expect(page.locator("#recipe-problems")).to_contain_text("a recipe has at most")
 
 
 def submitted(button: str) -> Callable[[Page], None]:
@@ -179,6 +200,10 @@ STATES = [
     State("merge", "empty", "filled", "/merge/", "ada", merge_judged),
     State("merge", "anonymous", "filled", "/merge/", None, merge_judged),
     State("merge", "inputs", "filled", f"/merge/?{INPUTS}", "ada", merge_judged),
+    State("merge", "checking", "filled", f"/merge/?{INPUTS}", "ada", merge_checking),
+    State("merge", "lost", "filled", f"/merge/?{INPUTS}", "ada", merge_lost, ("net::ERR_FAILED",)),
+    State("merge", "no-base", "filled", f"/merge/?input=bo/stranger&method=packllm&{EXAMPLES}", "ada", merge_judged),
+    State("merge", "no-samples", "filled", "/merge/?input=bo/stranger&method=lorahub", "ada", merge_refused),
     State("merge", "refused", "filled", "/merge/?input=ada/date-format&input=bo/stranger", "ada", merge_refused),
     State("merge-result", "finished", "filled", "/merges/{merge}/", "ada"),
     State("merge-result", "running", "filled", "/merges/{running_merge}/", "ada"),
