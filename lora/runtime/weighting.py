@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lora.runtime.probe import ExampleParams, Probe
+from lora.runtime.probe import LabelledParams, Probe
 from lora.search import Space, minimise
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def weighted_sum(modules: Modules, weight: Callable[[str, int], float]) -> Itera
 
 
 def search_weights(
-    probe: Probe, params: ExampleParams, strategy: str, budget: int, bound: float, shrinkage: float = 0.0
+    probe: Probe, params: LabelledParams, strategy: str, budget: int, bound: float, shrinkage: float = 0.0
 ) -> Sequence[float]:
     """Return the weights with the lowest loss on the examples that a search has tried, and tell them in the report.
 

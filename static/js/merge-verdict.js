@@ -16,7 +16,7 @@ function headline({ mergeable, problems, warnings, inputs, rank }, unplaced) {
   const noun = known.some((input) => input.recipe) ? "input" : "expert";
   const experts = `${known.length} ${noun}${known.length === 1 ? "" : "s"}`;
   const ready = warnings.some(({ code }) => code === "base_needed") ? "Ready if a worker has the base model" : "Ready";
-  return `${ready}: ${experts} of ${known[0].base_model || "an unnamed base"}${rank === null ? "" : ` become one of rank ${rank}`}.`;
+  return `${ready}: ${experts} of ${known[0].base_model || "an unnamed base"}${rank === null ? "" : ` ${known.length === 1 ? "becomes" : "become"} one of rank ${rank}`}.`;
 }
 
 export class Verdict {
