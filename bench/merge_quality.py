@@ -43,7 +43,7 @@ GROUPS = {
     "four B": ("addition-2digit", "date-format", "language-id", "pluralise"),
     "twelve": tuple(sorted(folder.name for folder in ZOO.iterdir() if folder.is_dir())),
 }
-STRENGTHS = (0.5, 1.0, 2.0)
+STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 RANKS = ("sum", "max_input")  # of the output: Σr, where low-rank methods lose nothing, or the form's default
 
 

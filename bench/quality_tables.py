@@ -7,16 +7,18 @@ Row = Mapping[str, Any]
 
 
 def print_table(results: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> None:
-    """One row per rank, method and strength; one column per group with the mean exact match over its tasks."""
-    kept = {tuple(row[key] for key in ("rank", "method", "strength")): {} for row in _merges(results)}
+    """One row per method and rank, at the strength that is best for it; columns are means over a group's tasks."""
+    known: dict[tuple[str, str], dict[float, dict[str, float]]] = {}
     for row in _merges(results):
-        kept[row["rank"], row["method"], row["strength"]][row["group"]] = _mean(row["scores"])
+        strengths = known.setdefault((row["method"], row["rank"]), {})
+        strengths.setdefault(row["strength"], {})[row["group"]] = _mean(row["scores"])
     print(f"| method | strength | rank | {' | '.join(groups)} | mean |")
     print("|---|---|---|" + "---|" * (len(groups) + 1))
-    for name in ("base", "experts"):
-        known = [_mean({task: results[name][task] for task in tasks}) for tasks in groups.values()]
-        print(f"| {'the base alone' if name == 'base' else 'each expert on its own task'} | – | – | {_cells(known)} |")
-    for (rank, method, strength), means in sorted(kept.items(), key=lambda item: -_order(item[1], groups)):
+    for name, title in (("base", "the base alone"), ("experts", "each expert on its own task")):
+        alone = [_mean({task: results[name][task] for task in tasks}) for tasks in groups.values()]
+        print(f"| {title} | – | – | {_cells(alone)} |")
+    best = {key: max(strengths.items(), key=lambda item: _order(item[1])) for key, strengths in known.items()}
+    for (method, rank), (strength, means) in sorted(best.items(), key=lambda item: _order(item[1][1]), reverse=True):
         print(f"| `{method}` | {strength:g} | {rank} | {_cells([means.get(group) for group in groups])} |")
 
 
@@ -41,8 +43,9 @@ def _mean(scores: Mapping[str, float]) -> float:
     return sum(scores.values()) / len(scores)
 
 
-def _order(means: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> tuple[int, float]:
-    return len(means) and sum(means.values()) / len(groups)
+def _order(means: Mapping[str, float]) -> tuple[int, float]:
+    """More groups first, then better ones."""
+    return len(means), _mean(means)
 
 
 def _cells(scores: Sequence[float | None]) -> str:
