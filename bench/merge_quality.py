@@ -28,8 +28,8 @@ from examples.smollm2 import load_base
 from lora.examples import Example
 from lora.merges import MERGES
 from lora.merging import MergeInput, OutputSpec, merge
+from lora.runtime.loading import as_running_base
 from lora.runtime.probe import RunningBase
-from lora.runtime.text import Tokens
 from lora.weights import AdapterFile
 
 ZOO = Path(__file__).resolve().parents[1] / "examples" / "zoo"
@@ -100,13 +100,7 @@ class Bench:
 
     @property
     def running(self) -> RunningBase:
-        model, tokenizer = self._loaded
-        tokens = Tokens(
-            prompt=lambda text: list(tokenizer(text)["input_ids"]),
-            answer=lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]),
-            end=tokenizer.eos_token_id,
-        )
-        return RunningBase(model, lambda ids: model(input_ids=ids, use_cache=False).logits, tokens)
+        return as_running_base(*self._loaded)
 
     def scores(self, adapter: Path | None, strength: float, tasks: Sequence[str]) -> dict[str, float]:
         """Return the exact match of every task under the base with strength·ΔW of an adapter on its weights."""

@@ -84,13 +84,18 @@ def _curve(probe: Probe, general: Sequence[Batch], skill: Sequence[Batch], param
     return curve
 
 
-def _best(curve: Sequence[Point], base_loss: float, tolerance: float) -> float:
-    """Return the strength with the least loss at the skill among those that the general expert bears.
+def borne_loss(curve: Sequence[Point], base_loss: float, tolerance: float) -> float:
+    """Return the highest loss on its own samples that a general expert bears.
 
-    What it bears is measured by its distance from the base: the loss of a well trained expert is next to nothing, so
-    that a multiple of it means nothing.
+    It is measured by the distance from the base: the loss of a well trained expert is next to nothing, so that a
+    multiple of it means nothing.
     """
     alone = curve[0]["general_loss"]
-    most = alone + tolerance * abs(base_loss - alone)
+    return alone + tolerance * abs(base_loss - alone)
+
+
+def _best(curve: Sequence[Point], base_loss: float, tolerance: float) -> float:
+    """Return the strength with the least loss at the skill among those that the general expert bears."""
+    most = borne_loss(curve, base_loss, tolerance)
     borne = [point for point in curve if point["general_loss"] <= most]
     return min(borne, key=lambda point: point["skill_loss"])["scale"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lora.lazy_torch import torch
-from lora.runtime.probe import Probe, SampleParams
+from lora.runtime.probe import Probe, SampleParams, in_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def fisher_diagonals(probe: Probe, modules: Sequence[ModuleLayout], params: Samp
     entries = sum(module.d_out * module.d_in for module in modules)
     lengths = torch.zeros(probe.n, dtype=torch.float64, device=probe.adapted.device)
     first = True
-    for part in _parts(modules, probe.n):
+    for part in in_parts(modules, lambda module: 4 * probe.n * module.d_out * module.d_in, FISHER_BYTES):
         sums = {one.path: lengths.new_zeros(probe.n, one.d_out, one.d_in, dtype=torch.float32) for one in part}
         watched = [module.path for module in modules] if first else list(sums)
         for index, task in enumerate(tasks):
@@ -45,8 +45,8 @@ def fisher_diagonals(probe: Probe, modules: Sequence[ModuleLayout], params: Samp
                     if path in sums:
                         _add_squares(sums[path][index], x, g)
         first = False
+        means = (lengths / entries).float()
         for module in part:
-            means = (lengths / entries).float()
             yield sums.pop(module.path).div_(means.where(means > 0, 1)[:, None, None])
 
 
@@ -64,18 +64,3 @@ def _squared_length(x: Tensor, g: Tensor) -> Tensor:
     """Return ‖gᵀ·x‖² without forming the product."""
     alike = x.double() @ x.double().T if x.is_floating_point() else x[:, None] == x
     return (g.double() @ g.double().T * alike).sum()
-
-
-def _parts(modules: Sequence[ModuleLayout], n: int) -> Iterator[list[ModuleLayout]]:
-    """Cut modules into parts that fit into `FISHER_BYTES`, at least one module in each."""
-    part: list[ModuleLayout] = []
-    used = 0
-    for module in modules:
-        needed = 4 * n * module.d_out * module.d_in
-        if part and used + needed > FISHER_BYTES:
-            yield part
-            part, used = [], 0
-        part.append(module)
-        used += needed
-    if part:
-        yield part

@@ -34,7 +34,14 @@ def load_running_base(
     except Exception as error:  # whatever transformers makes of a folder that is something else
         text = f"{folder.name} cannot be loaded as a causal language model with its tokenizer: {error}"
         raise BaseNotHere(text) from error
-    model = model.to(device).eval().requires_grad_(False)
+    return as_running_base(model.to(device), tokenizer, progress)
+
+
+def as_running_base(
+    model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
+) -> RunningBase:
+    """Return a causal language model and tokenizer of transformers, frozen, as methods with data run them."""
+    model = model.eval().requires_grad_(False)
     tokens = Tokens(
         prompt=lambda text: list(tokenizer(text)["input_ids"]),
         answer=lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lora.catalogue import param
 from lora.errors import InputProblem, LoraError, NotMergeable
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GRAM_BYTES = 2**30  # of one pass; a base whose modules need more is run several times
 PROMPT_CHARS = 2000
+
+_Item = TypeVar("_Item")
 
 
 class BaseNotHere(LoraError):
@@ -86,6 +88,10 @@ class View:
     path: str
     width: int
     project: Tensor | None = None
+
+    def gram_bytes(self, n: int) -> int:
+        """Return what the sums of n inputs take in memory, with what is needed to form them."""
+        return 8 * (n * self.width**2 + (0 if self.project is None else self.project.numel()))
 
     def of(self, x: Tensor) -> Tensor:
         """Return what is looked at of x, (tokens, d_in) or ids (tokens,), as (tokens, width) float64."""
@@ -164,7 +170,7 @@ class Probe:
         Raises: NotMergeable: an input has no samples.
         """
         tasks = [self._batches(self._samples(index, params), params) for index in range(self.n)]
-        for part in _parts(views, self.n):
+        for part in in_parts(views, lambda view: view.gram_bytes(self.n), GRAM_BYTES):
             yield from self._collect(part, tasks)
 
     def scores(self, example: Batch, index: int, paths: Sequence[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -238,16 +244,16 @@ class Probe:
         return batches(examples, self.base.tokens, params.prompt)
 
 
-def _parts(views: Iterable[View], n: int) -> Iterator[list[View]]:
-    """Cut views into parts that fit into `GRAM_BYTES`, at least one view in each."""
-    part: list[View] = []
+def in_parts(items: Iterable[_Item], size: Callable[[_Item], int], most: int) -> Iterator[list[_Item]]:
+    """Cut what one pass collects into parts of at most so many bytes together, at least one item in each."""
+    part: list[_Item] = []
     used = 0
-    for view in views:
-        needed = 8 * (n * view.width**2 + (0 if view.project is None else view.project.numel()))
-        if part and used + needed > GRAM_BYTES:
+    for item in items:
+        needed = size(item)
+        if part and used + needed > most:
             yield part
             part, used = [], 0
-        part.append(view)
+        part.append(item)
         used += needed
     if part:
         yield part

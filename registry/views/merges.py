@@ -12,6 +12,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from lora.merges.add_skill import borne_loss
 from lora.recipe import resolve_weights
 from lora.serving_rules import MAX_LORA_RANKS
 from registry.describe import merge_json
@@ -155,8 +156,7 @@ def _tradeoff(inputs: list[dict[str, Any]], found: dict[str, Any], params: dict[
     if "curve" not in found:
         return None
     points, (general, skill) = found["curve"], (item["adapter"] for item in inputs)
-    alone = points[0]["general_loss"]
-    most = None if params["scale"] is not None else alone + params["tolerance"] * abs(found["base_loss"] - alone)
+    most = None if params["scale"] is not None else borne_loss(points, found["base_loss"], params["tolerance"])
     shown = {"chosen": found["scale"], "most": most, "base": found["base_loss"]}
     return shown | {"points": points, "general": general, "skill": skill}
 
