@@ -14,6 +14,7 @@ from typing import Any
 from lora.binding import BaseModules
 from lora.errors import InvalidAdapter, LoraError
 from lora.folder import check_folder, find_adapter
+from lora.progress_line import progress_line
 from lora.strict_json import parse_object, plain
 
 USABLE, REFUSED, USAGE = 0, 1, 2
@@ -50,7 +51,8 @@ def _merge(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except (OSError, InvalidAdapter) as error:
         parser.error(str(error))
     try:
-        report = merge_folders(document, options.recipe.parent, options.out, base=options.base)
+        with progress_line(sys.stderr, "Merging") as progress:
+            report = merge_folders(document, options.recipe.parent, options.out, base=options.base, progress=progress)
     except LoraError as error:
         print(error, file=sys.stderr)
         return REFUSED

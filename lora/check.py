@@ -64,6 +64,15 @@ def is_template_card(text: str) -> bool:
     return text.count("[More Information Needed]") >= 5
 
 
+def first_paragraph(text: str) -> str:
+    """Return the first prose of a card's body, for use as a description; "" where there is none."""
+    for paragraph in text.split("\n\n"):
+        prose = " ".join(paragraph.split())
+        if prose and prose[0] not in "#<![|-`":
+            return prose[:500]
+    return ""
+
+
 def read_pair(config: bytes, weights: BinaryIO, size_bytes: int) -> tuple[LoraConfig, Header]:
     """Parse config and header, so that the problems of both are told together.
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lora.strict_json import is_storable
+
 MAX_EXAMPLES = 256
 MAX_CHARS = 4_000
 
@@ -49,7 +51,7 @@ class Example:
 
 
 def _is_plain(text: str) -> bool:
-    return len(text) <= MAX_CHARS and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    return len(text) <= MAX_CHARS and is_storable(text)
 
 
 def lack_of_samples(*, labelled: bool, has_examples: bool) -> tuple[str, str]:

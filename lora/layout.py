@@ -3,6 +3,7 @@
 Names are those that PEFT's `get_peft_model_state_dict` writes: `base_model.model.<path>.lora_A.weight` and its kin.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -30,6 +31,8 @@ _WITHOUT_LEAF = {
     "lora_embedding_B": "embedding_B",
     "lora_magnitude_vector": "magnitude",
 }
+
+_NUMBER = re.compile("[0-9]{1,9}")  # paths are strangers': a longer one is no layer
 
 Parts = dict[str, str]  # part → tensor name in the file
 
@@ -71,6 +74,11 @@ class Layout:
 
     modules: dict[str, ModuleLayout]
     extra: dict[str, TensorInfo]
+
+
+def layer_of(path: str) -> int | None:
+    """Return the first number in a module's path, such as 3 of `model.layers.3.self_attn.q_proj`; None without one."""
+    return next((int(word) for word in path.split(".") if _NUMBER.fullmatch(word)), None)
 
 
 def read_layout(header: Header, config: LoraConfig) -> Layout:

@@ -28,6 +28,7 @@ from lora.runtime.loading import load_running_base
 from lora.runtime.probe import BaseNotHere
 from lora.samples import SAMPLES_NAME, InvalidSamples, as_examples, parse_samples
 
+RUNNING = 0.7  # the part of a merge's progress that running the base is
 FIELDS = frozenset({"method", "inputs", "params", "output", "base_model"})
 
 
@@ -122,6 +123,7 @@ def merge_folders(
         base: what `save_pretrained` wrote of the base model, for DoRA adapters and biases; and of its tokenizer, for
             methods that run it, which look at the adapters' samples.jsonl.
         device: where torch computes.
+        progress: called with a fraction in [0, 1].
     Raises: RecipeRefused, NotMergeable, BaseNotHere, LoraError; OSError.
     """
     step, spec = read_recipe(document, root)
@@ -132,7 +134,8 @@ def merge_folders(
     if runs_base(step):
         if base is None:
             raise BaseNotHere("The recipe runs the base model: give what save_pretrained wrote of it by --base.")
-        step, options["running"] = _with_samples(step), load_running_base(base, device=device)
+        step = _with_samples(step)
+        options["running"] = load_running_base(base, device=device, progress=lambda done: progress(RUNNING * done))
     recipe = json.dumps(step.identity(lambda item: item.digest) | {"engine": ENGINE_VERSION}, sort_keys=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         report = merge_recipe(
@@ -140,13 +143,17 @@ def merge_folders(
             spec,
             Path(scratch),
             metadata={"loradex.recipe": json.dumps(recipe, sort_keys=True)},
-            progress=progress,
+            progress=_after(RUNNING, progress) if "running" in options else progress,
             **options,
         )
         out.mkdir(exist_ok=True)
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             os.replace(Path(scratch) / name, out / name)
     return report
+
+
+def _after(start: float, progress: Callable[[float], None]) -> Callable[[float], None]:
+    return lambda done: progress(start + (1 - start) * done)
 
 
 def _with_samples(step: Step[MergeInput]) -> Step[MergeInput]:

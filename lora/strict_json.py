@@ -47,6 +47,11 @@ def parse_object(raw: bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def is_storable(text: str) -> bool:
+    """Return whether a text has neither NUL nor lone surrogates."""
+    return _UNSTORABLE.search(text) is None
+
+
 def _decode(raw: bytes, refuse: _Refuse) -> str:
     if raw.startswith(b"\xef\xbb\xbf"):
         refuse("not_json", "It begins with a byte order mark. Save it as UTF-8 without one.")

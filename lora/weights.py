@@ -172,7 +172,7 @@ def write_adapter(
     settings = json.dumps(_canonical_config(modules, rank, config), indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
     with open(folder / WEIGHTS_NAME, "wb") as stream:
-        _write_header(stream, _entries(modules, rank, dtype, whole), metadata)
+        write_header(stream, _entries(modules, rank, dtype, whole), metadata)
         for module, (A, B) in zip(modules, factors, strict=True):
             a_shape, b_shape = _stored_shapes(module, rank)
             missing = rank - A.shape[0]
@@ -203,9 +203,14 @@ def _entries(
         yield item.name, item.dtype, item.shape
 
 
-def _write_header(
+def write_header(
     stream: BinaryIO, entries: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> None:
+    """Write the header of a safetensors file whose tensors follow in this order, without holes.
+
+    Args:
+        entries: name, dtype as safetensors spells it, and shape of each.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(sorted(metadata.items()))}
     end = 0
     for name, dtype, shape in entries:

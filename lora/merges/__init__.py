@@ -91,5 +91,9 @@ class Modules(Protocol):
         """Yield every module."""
         ...
 
+    def __len__(self) -> int:
+        """Return how many modules there are."""
+        ...
+
 
 Merged: TypeAlias = "Sequence[Factors] | Elementwise | Stacked"

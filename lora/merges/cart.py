@@ -35,7 +35,7 @@ class CartParams:
     source="CART, arXiv:2412.12153, with the rank counted in Σr",
     weights="relative",
     family="spectral",
-    when="When a mean is nearly right and each of several experts misses a little of its own in it.",
+    when="When half or a quarter of the mean is nearly right and each expert misses a little of its own in it.",
     lacks=(),
 )
 def cart(modules: Modules, params: CartParams) -> Iterator[tuple[Module, Merged]]:

@@ -35,7 +35,8 @@ class IsoCParams:
     source="Isotropic model merging, arXiv:2502.04959, section 4.1 and algorithm 1, on the span of the inputs",
     weights="relative",
     family="spectral",
-    when="When many experts of similar strength share directions that a sum would count too often.",
+    when="First where there are weights alone: at its own strength it keeps more of several experts than any other "
+    "method without data.",
     lacks=(),
     rank_aware=True,
 )

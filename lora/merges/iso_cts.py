@@ -32,7 +32,7 @@ class IsoCtsParams(IsoCParams):
     source="Isotropic model merging, arXiv:2502.04959, algorithm 2, on the span of the inputs",
     weights="relative",
     family="spectral",
-    when="When many experts are merged at a rank high enough to leave each of them directions of its own.",
+    when="As iso_c, for four experts and more at a rank near the sum of theirs.",
     lacks=(),
     rank_aware=True,
 )

@@ -29,7 +29,8 @@ class ModelStockParams:
     source="Model Stock, arXiv:2403.19522, section 4; the angle as in mergekit, averaged over pairs",
     weights="relative",
     family="linear",
-    when="Only for several runs of one task: those of different tasks are near right angles, and nearly all is lost.",
+    when="Only for several runs of one task: those of different tasks are near right angles, and it keeps little of "
+    "them.",
     lacks=("zero_adapter",),
 )
 def model_stock(modules: Modules, params: ModelStockParams) -> Iterator[tuple[Module, Merged]]:

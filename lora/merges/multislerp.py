@@ -19,7 +19,7 @@ NO_DIRECTION = 1e-7  # the mean of unit vectors below which they cancel: roundin
     source="mergekit, multislerp with a base model, so that it acts on ΔW",
     weights="relative",
     family="linear",
-    when="For several adapters of one task or of similar ones whose mean comes out too weak.",
+    when="For two experts, at a quarter of its strength (as an input of weighted_sum); of more, iso_c keeps more.",
     lacks=("zero_adapter",),
 )
 def multislerp(modules: Modules, params: NoParams) -> Iterator[tuple[Module, Merged]]:

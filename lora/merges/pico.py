@@ -36,7 +36,7 @@ class PicoParams:
     source="Pico, arXiv:2604.16826, on factors that do not depend on how the files split ΔW",
     weights="relative",
     family="spectral",
-    when="When language model experts of different domains are merged and their mean comes out too weak.",
+    when="At a quarter of its strength (scale), for two experts; of more it keeps about as much as svc.",
     lacks=(),
 )
 def pico(modules: Modules, params: PicoParams) -> Iterator[tuple[Module, Merged]]:

@@ -37,7 +37,8 @@ class RegmeanParams(SampleParams):
     needs=("base_model", "samples"),
     weights="relative",
     family="data",
-    when="When every expert has samples of its own and all of their tasks are to be kept.",
+    when="First of all where every expert has samples and the base model is at hand: at its own strength it keeps "
+    "nearly all that each of two to four experts knows.",
     lacks=("scale", "zero_adapter"),
 )
 def regmean(modules: Modules, params: RegmeanParams) -> Iterator[tuple[Module, Merged]]:
@@ -46,7 +47,7 @@ def regmean(modules: Modules, params: RegmeanParams) -> Iterator[tuple[Module, M
     The base's own weight cancels. An embedding's G is as large as its vocabulary: there the rule is `regmean_core`.
     """
     probe = probe_of(modules, "regmean")
-    for module, grams in zip(modules, probe.grams(map(_view, modules), params), strict=True):
+    for module, grams in zip(modules, probe.grams(map(_view, modules), len(modules), params), strict=True):
         if module.layout.kind == "embedding":
             yield module, (answered_in_core(module, grams),)
         else:

@@ -39,7 +39,8 @@ class SvcParams:
     source="Singular value calibration, arXiv:2602.05536, algorithm 1 and equations 4 to 8",
     weights="relative",
     family="spectral",
-    when="When experts of related tasks are added at full strength and what they share would count several times.",
+    when="At a quarter of its strength (scale), for experts of related tasks, whose shared directions a sum would "
+    "count several times.",
     lacks=(),
 )
 def svc(modules: Modules, params: SvcParams) -> Iterator[tuple[Module, Merged]]:

@@ -37,7 +37,7 @@ class SwudiParams:
     source="SWUDI and ASWUDI in the code of OptMerge, arXiv:2505.19892, on the span of the inputs",
     weights="relative",
     family="spectral",
-    when="As WUDI, where the inputs overlap and a few directions would otherwise dominate the result.",
+    when="For comparison with wudi, where inputs overlap; of the example experts it keeps less.",
     lacks=(),
 )
 def swudi(modules: Modules, params: SwudiParams) -> Iterator[tuple[Module, Merged]]:

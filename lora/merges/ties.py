@@ -33,7 +33,7 @@ class TiesParams:
     source="TIES-Merging, arXiv:2306.01708, section 4.2, on ΔW",
     weights="relative",
     family="elementwise",
-    when="When several experts of different tasks pull single weights in opposite directions, and the rank may grow.",
+    when="To match published merges; of LoRA experts knots_ties keeps a little more, and loses nothing to compression.",
     lacks=("low_rank",),
 )
 def ties(modules: Modules, params: TiesParams) -> Iterator[tuple[Module, Merged]]:

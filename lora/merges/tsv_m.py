@@ -32,7 +32,7 @@ class TsvMParams:
     source="Task singular vectors, arXiv:2412.00081, TSV-Merge, on the span of the inputs",
     weights="relative",
     family="spectral",
-    when="When a few experts of different tasks must all stay strong and the result may have a high rank.",
+    when="At a quarter of its strength (scale), for a few experts of different tasks, at a high rank.",
     lacks=(),
     rank_aware=True,
 )

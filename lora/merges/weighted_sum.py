@@ -25,7 +25,8 @@ class WeightedSumParams:
     source="Task arithmetic, arXiv:2212.04089, section 2; model soups, arXiv:2203.05482, section 2",
     weights="absolute",
     family="linear",
-    when="First, always: it is exact, has nothing to tune but the weights, and is hard to beat on language models.",
+    when="When the result is to be the sum that the weights say and nothing else: skills added or taken away, "
+    "weights that a search found. Of several experts half of the mean keeps more than the mean.",
     lacks=(),
 )
 def weighted_sum(modules: Modules, params: WeightedSumParams) -> Iterator[tuple[Module, Merged]]:

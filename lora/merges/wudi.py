@@ -34,7 +34,8 @@ class WudiParams:
     source="WUDI-Merging, arXiv:2503.08099, in closed form on the span of the inputs",
     weights="relative",
     family="spectral",
-    when="When experts were trained from different random starts and are to be added at full strength.",
+    when="At a quarter of its strength (scale), for experts that share little; where they share more, iso_c and svc "
+    "keep more.",
     lacks=(),
 )
 def wudi(modules: Modules, params: WudiParams) -> Iterator[tuple[Module, Merged]]:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lora.catalogue import param
-from lora.prototypes.centroid import centroid
-from lora.routers import ROUTERS, Floats
+from lora.routers import ROUTERS, CosineRouter
 
 
 @dataclass(frozen=True)
@@ -30,29 +26,9 @@ class LoraRetrieverParams:
     source="LoraRetriever, arXiv:2402.09997; compares by cosine, as the paper says and its code does not",
     needs=("samples",),
     prototype="centroid",
-    accepts=["text", "texts", "examples"],
+    accepts=["text", "texts", "examples", "vector", "vectors", "adapter"],
+    when="For one prompt at a time, where a cosine that means the same in every pool is wanted.",
     k=3,
 )
-class LoraRetriever:
+class LoraRetriever(CosineRouter):
     """Score = cosine with the expert's centroid; weights = softmax(score / temperature)."""
-
-    def __init__(self, params: LoraRetrieverParams) -> None:
-        self.params = params
-
-    def query(self, embeddings: Floats) -> Floats:
-        """Return the normalised mean of the query's unit rows (m, dim): of a single text, the text itself."""
-        return centroid(embeddings)
-
-    def keep(self, scores: Floats) -> NDArray[np.bool_]:
-        """Return which scores (k,) reach `min_score`."""
-        floor = -np.inf if self.params.min_score is None else self.params.min_score
-        return scores >= floor
-
-    def weigh(self, scores: Floats) -> Floats:
-        """Return softmax(scores / temperature), or 1/k each; (k,), float32, sum 1."""
-        logits = np.zeros(len(scores))
-        if self.params.temperature is not None and len(scores):
-            # the difference first: a tiny temperature must not overflow
-            logits = (scores.astype(np.float64) - scores.max()) / self.params.temperature
-        weights = np.exp(logits)
-        return (weights / weights.sum()).astype(np.float32) if len(scores) else weights.astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,8 +15,9 @@ from lora.weights import AdapterFile
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Coefficients: TypeAlias = "Tensor | Mapping[str, Tensor]"
-"""One number per adapter, (n,), for all modules or by the path of a module."""
+Coefficients: TypeAlias = "Tensor | Mapping[str, Tensor] | Callable[[str, Tensor], Tensor]"
+"""One number per adapter, (n,), for all modules or by the path of a module; or what gives them for each token of a
+module, (path, x) → (…, n)."""
 
 
 class DoesNotFit(LoraError):
@@ -43,9 +44,9 @@ class _Change:
     scalings: Tensor
 
     def __call__(self, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Return Σ c_i·s_i·((x·A_iᵀ)·B_iᵀ + b_i); x is (…, d_in), or token ids for an embedding."""
+        """Return Σ c_i·s_i·((x·A_iᵀ)·B_iᵀ + b_i); x is (…, d_in), or token ids for embeddings; c is (n,) or (…, n)."""
         low = x @ self.A.T if x.is_floating_point() else torch.nn.functional.embedding(x, self.A.T)
-        change = (low * (self.scalings * coefficients[self.owners])) @ self.B.T
+        change = (low * (self.scalings * coefficients[..., self.owners])) @ self.B.T
         return change if self.bias is None else change + coefficients @ self.bias
 
 
@@ -101,8 +102,7 @@ class AdaptedModel:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             if self.coefficients is None:
                 return output
-            given = self.coefficients
-            chosen = given[path] if isinstance(given, Mapping) else given
+            chosen = _of_module(self.coefficients, path, args[0])
             return output + change(args[0], chosen.to(output))
 
         return add
@@ -119,18 +119,38 @@ class AdaptedModel:
                 stack.callback(handle.remove)
             yield
 
-    @contextmanager
-    def recording(self, paths: Sequence[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-        """Collect by path (x, offset) of every call of these modules for as long as the block runs.
+    def modules(self, paths: Sequence[str]) -> dict[str, nn.Module]:
+        """Return adapted modules by path."""
+        return {path: self._modules[path] for path in paths}
 
-        x is as for `watching`; the offset, zeros that are added to what comes out, is there for its gradient.
-        """
-        calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        with ExitStack() as stack:
-            for path in paths:
-                handle = self._modules[path].register_forward_hook(_record(calls.setdefault(path, [])))
-                stack.callback(handle.remove)
-            yield calls
+
+def answer_scores(
+    modules: Mapping[str, nn.Module], log_likelihood: Callable[[], Tensor]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (path, x, g) of those modules that have a part in a likelihood, which runs the model.
+
+    x is what goes into the module, (tokens, d_in) or ids (tokens,), and g the gradient of log p by what comes out,
+    (tokens, d_out): gᵀ·x is that by the module's weight.
+    """
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {path: [] for path in modules}
+    with ExitStack() as stack, torch.enable_grad():
+        for path, module in modules.items():
+            stack.callback(module.register_forward_hook(_record(calls[path])).remove)
+        likelihood = log_likelihood()
+    offsets = [offset for pairs in calls.values() for _, offset in pairs]
+    if not offsets or not likelihood.requires_grad:
+        return
+    gradients = iter(torch.autograd.grad(likelihood, offsets, materialize_grads=True))
+    for path, pairs in calls.items():
+        if pairs:
+            g = torch.cat([next(gradients).flatten(0, -2) for _ in pairs])
+            yield path, torch.cat([x for x, _ in pairs]), g
+
+
+def _of_module(given: Coefficients, path: str, x: Tensor) -> Tensor:
+    if isinstance(given, Mapping):
+        return given[path]
+    return given(path, x) if callable(given) else given
 
 
 def _watch(path: str, visit: Any) -> Any:
@@ -152,6 +172,15 @@ def _record(calls: list[tuple[Tensor, Tensor]]) -> Any:
 def _by_token(x: Tensor) -> Tensor:
     """Return what goes into a module as (tokens, d_in), or ids as (tokens,), apart from any graph."""
     return x.detach().flatten(0, -2) if x.is_floating_point() else x.flatten()
+
+
+def find_modules(model: nn.Module, paths: Sequence[str]) -> dict[str, nn.Module]:
+    """Return modules of a base by path. Raises: DoesNotFit: it has no such module."""
+    known = dict(model.named_modules())
+    for path in paths:
+        if path not in known:
+            raise DoesNotFit(f"The base at hand has no module {path}. Is it the model that adapters are trained on?")
+    return {path: known[path] for path in paths}
 
 
 def _fitting(modules: Mapping[str, nn.Module], path: str, adapters: Sequence[AdapterFile]) -> nn.Module:

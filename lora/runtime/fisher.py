@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lora.lazy_torch import torch
-from lora.runtime.probe import Probe, SampleParams, in_parts
+from lora.runtime.probe import Probe, SampleParams, fractions, in_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,18 +33,20 @@ def fisher_diagonals(probe: Probe, modules: Sequence[ModuleLayout], params: Samp
     tasks = [[one for batch in probe.own_task(i, params) for one in batch.apart()] for i in range(probe.n)]
     entries = sum(module.d_out * module.d_in for module in modules)
     lengths = torch.zeros(probe.n, dtype=torch.float64, device=probe.adapted.device)
-    first = True
+    done = 0
     for part in in_parts(modules, lambda module: 4 * probe.n * module.d_out * module.d_in, FISHER_BYTES):
         sums = {one.path: lengths.new_zeros(probe.n, one.d_out, one.d_in, dtype=torch.float32) for one in part}
-        watched = [module.path for module in modules] if first else list(sums)
+        watched = [module.path for module in modules] if not done else list(sums)
+        steps = fractions(done / len(modules), (done + len(part)) / len(modules), sum(map(len, tasks)))
         for index, task in enumerate(tasks):
             for example in task:
                 for path, x, g in probe.scores(example, index, watched):
-                    if first:
+                    if not done:
                         lengths[index] += _squared_length(x, g)
                     if path in sums:
                         _add_squares(sums[path][index], x, g)
-        first = False
+                probe.advance(next(steps))
+        done += len(part)
         means = (lengths / entries).float()
         for module in part:
             yield sums.pop(module.path).div_(means.where(means > 0, 1)[:, None, None])

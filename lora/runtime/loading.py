@@ -46,8 +46,18 @@ def as_running_base(
         prompt=lambda text: list(tokenizer(text)["input_ids"]),
         answer=lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]),
         end=tokenizer.eos_token_id,
+        text=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)),
     )
     return RunningBase(model, lambda ids: model(input_ids=ids, use_cache=False).logits, tokens, progress)
+
+
+def in_bfloat16(base: RunningBase) -> RunningBase:
+    """Return the base with its weights turned to bfloat16 where its device multiplies that natively; else as it is."""
+    device = next(base.model.parameters()).device.type
+    known = torch.cpu.get_capabilities() if device == "cpu" else {"avx512_bf16": True}
+    if known.get("avx512_bf16") or known.get("amx_bf16"):
+        base.model.to(torch.bfloat16)
+    return base
 
 
 def _load(folder: Path, gguf: str | None) -> tuple[Any, Any]:

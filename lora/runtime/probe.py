@@ -10,7 +10,7 @@ from lora.catalogue import param
 from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.examples import MAX_EXAMPLES, Example, drawn, in_turns, lack_of_samples
 from lora.lazy_torch import torch
-from lora.runtime.adapted import AdaptedModel, Coefficients
+from lora.runtime.adapted import AdaptedModel, Coefficients, answer_scores
 from lora.runtime.text import LINE, PROMPT, Batch, Tokens, batches
 
 if TYPE_CHECKING:
@@ -161,42 +161,41 @@ class Probe:
         logs = self._logits(batch, coefficients)[:, -1].float().log_softmax(-1)
         return -(logs.exp() * logs).sum(-1).mean()
 
-    def grams(self, views: Iterable[View], params: SampleParams) -> Iterator[list[Tensor]]:
+    def grams(self, views: Iterable[View], count: int, params: SampleParams) -> Iterator[list[Tensor]]:
         """Yield Σ x·xᵀ over all tokens of each input's own samples, with that input on the base, in order of the views.
 
         Answers that are known stand behind their prompts. One pass collects what fits into `GRAM_BYTES`.
 
+        Args:
+            count: how many views there are.
         Returns: for every view one matrix (width, width) per input, float64.
         Raises: NotMergeable: an input has no samples.
         """
         tasks = [self._batches(self._samples(index, params), params) for index in range(self.n)]
+        done = 0
         for part in in_parts(views, lambda view: view.gram_bytes(self.n), GRAM_BYTES):
-            yield from self._collect(part, tasks)
+            yield from self._collect(part, tasks, (done / count, (done + len(part)) / count))
+            done += len(part)
 
     def scores(self, example: Batch, index: int, paths: Sequence[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Yield (path, x, g) of those modules that have a part in an answer, with one input on the base.
+        """Yield `answer_scores` of the likelihood of an answer, with one input on the base."""
 
-        x is what goes into the module, (tokens, d_in) or ids (tokens,), and g the gradient of log p(answer) by what
-        comes out, (tokens, d_out): gᵀ·x is that by the module's weight.
-        """
-        with self.adapted.recording(paths) as calls, torch.enable_grad():
+        def log_likelihood() -> Tensor:
             losses = self._losses(example, self.adapted.one(index))
-            likelihood = -(losses * example.is_answer[:, 1:].to(losses)).sum()
-        offsets = [offset for pairs in calls.values() for _, offset in pairs]
-        if not offsets or not likelihood.requires_grad:
-            return
-        gradients = iter(torch.autograd.grad(likelihood, offsets, materialize_grads=True))
-        for path, pairs in calls.items():
-            if pairs:
-                g = torch.cat([next(gradients).flatten(0, -2) for _ in pairs])
-                yield path, torch.cat([x for x, _ in pairs]), g
+            return -(losses * example.is_answer[:, 1:].to(losses)).sum()
 
-    def _collect(self, views: Sequence[View], tasks: Sequence[list[Batch]]) -> Iterator[list[Tensor]]:
+        return answer_scores(self.adapted.modules(paths), log_likelihood)
+
+    def _collect(
+        self, views: Sequence[View], tasks: Sequence[list[Batch]], span: tuple[float, float]
+    ) -> Iterator[list[Tensor]]:
+        """Yield the Gram matrices of some views from one pass, which is this part of all that has to be run."""
         by_path = {view.path: view for view in views}
         device = self.adapted.device
         sums = {
             view.path: torch.zeros(self.n, view.width, view.width, dtype=torch.float64, device=device) for view in views
         }
+        steps = iter(fractions(*span, sum(map(len, tasks))))
         for index, task in enumerate(tasks):
 
             def visit(path: str, x: Tensor, index: int = index) -> None:
@@ -206,6 +205,7 @@ class Probe:
             with self.adapted.watching(list(by_path), visit), torch.no_grad():
                 for batch in task:
                     self._logits(batch, self.adapted.one(index))
+                    self.advance(next(steps))
         for view in views:
             yield list(sums.pop(view.path))
 
@@ -257,6 +257,11 @@ def in_parts(items: Iterable[_Item], size: Callable[[_Item], int], most: int) ->
         used += needed
     if part:
         yield part
+
+
+def fractions(start: float, stop: float, steps: int) -> Iterator[float]:
+    """Yield how far one is after each of so many equal steps from one fraction to another."""
+    yield from (start + (stop - start) * step / steps for step in range(1, steps + 1))
 
 
 class HasProbe(Protocol):

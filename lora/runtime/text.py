@@ -26,11 +26,13 @@ class Tokens:
         prompt: of the beginning of a text, with the marks that a model expects there.
         answer: of what follows, without any.
         end: what ends an answer; None where the tokenizer has no such token.
+        text: back from ids, without such marks.
     """
 
     prompt: Callable[[str], list[int]]
     answer: Callable[[str], list[int]]
     end: int | None
+    text: Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ class Recipe:
     def n(self) -> int:
         return len(self.weights)
 
+    def __len__(self) -> int:
+        return len(self.deltas)
+
     def __iter__(self) -> Iterator[Module]:
         for path, owners in sorted(self.deltas.items()):
             first = next(iter(owners.values()))

@@ -9,6 +9,7 @@ import torch
 from django.core.management import CommandError, call_command
 
 from lora.__main__ import main
+from lora.local_recipes import merge_folders
 from tests.lora.factories import MODULES, adapter_config, factors, write_adapter_files, write_files
 from tests.lora.raw_files import read_deltas, relative_error
 from tests.lora.tiny_llama import MODULES as LLAMA_MODULES
@@ -141,6 +142,15 @@ def test_methods_with_data_run_the_base_of_a_folder_on_the_samples_beside_the_ad
     (llamas / "b" / "samples.jsonl").unlink()
     with pytest.raises(CommandError, match="b has no samples"):
         call_command("merge", str(recipe), out=llamas / "third", base=base)
+
+
+def test_running_the_base_is_part_of_the_progress(llamas: Path, base: Path) -> None:
+    told: list[float] = []
+    document = {"method": "regmean", "inputs": [{"path": "a"}, {"path": "b"}]}
+    merge_folders(document, llamas, llamas / "out", base=base, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert any(0 < fraction < 0.7 for fraction in told)
 
 
 def test_a_dora_adapter_merges_with_the_base(llamas: Path, base: Path, capsys: Any) -> None:

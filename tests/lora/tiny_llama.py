@@ -11,11 +11,12 @@ UNLABELLED = b'{"input": "ab"}\n{"input": "c a"}\n'
 
 
 def save_tiny_llama(folder: Path) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     letters = Tokenizer(models.WordLevel({token: i for i, token in enumerate("?;abc Answer:\n>")}, unk_token="?"))
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=";", unk_token="?").save_pretrained(folder)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ class Seen:
     x: list[np.ndarray]
     found: dict = field(default_factory=dict)
 
-    def grams(self, views, params):
+    def grams(self, views, count, params):
         for view in views:
             project = np.eye(view.width) if view.project is None else view.project.numpy()
             yield [torch.from_numpy((x @ project).T @ (x @ project)) for x in self.x]

@@ -68,9 +68,9 @@ def test_grams_are_sums_over_the_tokens_of_each_inputs_own_samples(probe, inputs
     project = torch.randn(11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     views = [View("embed", 3, project), View("layers.1.q", 8), View("layers.1.v", 3, project[:8])]
     params = SampleParams(prompt=PROMPT, samples=4, seed=3)
-    together = list(probe.grams(views, params))
+    together = list(probe.grams(views, len(views), params))
     monkeypatch.setattr(probes, "GRAM_BYTES", 1)  # one pass per module
-    for grams, alone in zip(together, probe.grams(views, params), strict=True):
+    for grams, alone in zip(together, probe.grams(views, len(views), params), strict=True):
         for whole, part in zip(grams, alone, strict=True):
             assert torch.equal(whole, part)
     for i, item in enumerate(inputs):

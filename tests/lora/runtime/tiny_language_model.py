@@ -1,6 +1,7 @@
 """A language model of eight-bit letters: big enough to have losses, small enough to differentiate by hand."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +23,12 @@ def ids(text: str) -> list[int]:
     return [1 + (ord(letter) % (VOCAB - 1)) for letter in text]
 
 
-TOKENS = Tokens(prompt=ids, answer=ids, end=0)
+def letters(tokens: Sequence[int]) -> str:
+    """A text of those tokens: one of the letters that each stands for."""
+    return "".join(";de ghi?abc"[token] for token in tokens)
+
+
+TOKENS = Tokens(prompt=ids, answer=ids, end=0, text=letters)
 
 
 HEAD = 3 * tiny_base().embed.weight.detach().T

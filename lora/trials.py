@@ -1,0 +1,299 @@
+"""Trials: adapters run on a few labelled examples of a task, beside the base alone, and ranked by what was measured.
+
+The loss of the answers tells experts apart by very few examples, so that only the best by loss are asked to answer.
+Weights of a merge are searched on examples, and what a search has seen would flatter it: a merge is scored on the half
+of the examples that its search has not seen, both ways round, and gets the weights that a third search finds on all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lora.binding import listed
+from lora.errors import NotMergeable
+from lora.examples import Example
+from lora.mergeable import check_mergeable
+from lora.recipe import MergeInput
+from lora.runtime.adapted import AdaptedModel, DoesNotFit
+from lora.runtime.answering import exactly_answered
+from lora.runtime.probe import Probe, RunningBase
+from lora.runtime.text import LINE, PROMPT, batches
+from lora.search import Space, minimise
+from lora.weights import AdapterFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["base", "base_few_shot", "adapter", "merge"]
+
+FIRST = 8  # examples that every candidate is scored on; each further round has twice as many and half the candidates
+SURVIVORS = 3
+SHOTS = 5
+SHOT_CHARS = 2_000  # of all demonstrations together, so that they leave room for the question
+BUDGET = 16  # weights that each search tries
+SEARCHED = 16  # examples that a search looks at
+BOUND = 1.5
+ANSWERED, WITH_SHOTS = 2, 3  # what an example counts in the progress, by what is done with it
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured of the base, of a candidate or of a merge; None where it was not.
+
+    Attributes:
+        candidate: the position of an adapter's.
+        loss: the mean over `examples` of the examples of −log p per token of the answer.
+        exact_match: the share of all examples that greedy decoding answers exactly.
+        weights: of a merge, by position of the candidate.
+        answered: of a candidate that was asked, whether it answered each example exactly, in the examples' order.
+    """
+
+    kind: Kind
+    candidate: int | None = None
+    loss: float | None = None
+    exact_match: float | None = None
+    examples: int = 0
+    weights: dict[int, float] = field(default_factory=dict)
+    answered: tuple[bool, ...] = ()
+
+    @property
+    def key(self) -> tuple[bool, float, int, float]:
+        """Sorts the best first: by exact answers, which are what is wanted, and where these tie by loss.
+
+        Who was never asked for answers stands behind who was, and the sooner it was given up the farther.
+        """
+        loss = math.inf if self.loss is None else self.loss
+        return (self.exact_match is None, -(self.exact_match or 0.0), -self.examples, loss)
+
+
+def why_not_run(item: MergeInput) -> str | None:
+    """Return what keeps an adapter from being run as the base plus ΔW, decided by its header alone; None if nothing."""
+    try:
+        check_mergeable([item])
+    except NotMergeable as error:
+        return error.inputs[0].message
+    if any(module.kind == "conv" for module in item.layout.modules.values()):
+        return f"{item.name} adapts convolutions, which are not run here."
+    if item.layout.extra:
+        return f"{item.name} holds more than LoRA factors ({listed(sorted(item.layout.extra), 2)})."
+    return None
+
+
+class Trial:
+    """One task's examples, and what is run on them.
+
+    Args:
+        base: in memory. Its own `progress` is not called; `progress` is, before every pass, and may raise.
+        candidates: that `why_not_run` has nothing against.
+        examples: all with outputs.
+        prompt: with `{line}` for an example's input.
+        say: gets a sentence for every step; it names candidates, never an example.
+    """
+
+    def __init__(
+        self,
+        base: RunningBase,
+        candidates: Sequence[MergeInput],
+        examples: Sequence[Example],
+        *,
+        prompt: str = PROMPT,
+        say: Callable[[str], None] = lambda sentence: None,
+        progress: Callable[[float], None] = lambda fraction: None,
+    ) -> None:
+        # In an order of its own: pasted examples are often sorted, and the first are looked at first.
+        self._order = np.argsort(np.random.Philox(0).random_raw(len(examples)))
+        self.examples = [examples[i] for i in self._order]
+        self.candidates = candidates
+        self.skipped: dict[int, str] = {}
+        self._prompt, self._say, self._progress = prompt, say, progress
+        self._done, self._total = 0, 1
+        self._base = replace(base, logits=self._watched(base.logits), progress=lambda fraction: None)
+
+    def run(self, mergeable: Callable[[Sequence[int]], bool] | None = None) -> list[Score]:
+        """Return a score of the base, without and with demonstrations, of every candidate that fits it, and of a merge.
+
+        Args:
+            mergeable: whether candidates may be merged. The best three are, or the best two; None wants no merge.
+        """
+        self._total = self._work(wants_merge=mergeable is not None)
+        scores = [self._base_alone(), self._few_shot()]
+        losses = self._losses()
+        best = sorted(losses, key=lambda i: losses[i].key)[:SURVIVORS]
+        losses |= {i: self._answered(i, losses[i]) for i in best}
+        scores += losses.values()
+        sound = sorted((i for i in best if losses[i].loss is not None), key=lambda i: losses[i].key)
+        chosen = self._chosen(sound, mergeable) if mergeable else []
+        if chosen and (merge := self._merged(chosen)):
+            scores.append(merge)
+        return sorted(scores, key=lambda score: score.key)
+
+    def _work(self, *, wants_merge: bool) -> int:
+        """How many examples will be run, about; a candidate that is skipped makes it fewer."""
+        count, candidates = len(self.examples), len(self.candidates)
+        total = sum(alive * (end - start) for alive, start, end in rounds(candidates, count))
+        total += count * (1 + ANSWERED + 2 * WITH_SHOTS + ANSWERED * min(SURVIVORS, candidates))
+        return total + wants_merge * (2 * BUDGET * min(count, SEARCHED) + count * (1 + ANSWERED))
+
+    def _advance(self, examples: int) -> None:
+        self._done += examples
+
+    def _watched(self, logits: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(ids: Tensor) -> Tensor:
+            self._progress(min(self._done / self._total, 1.0))
+            return logits(ids)
+
+        return run
+
+    @contextmanager
+    def _on_base(self, positions: Sequence[int]) -> Iterator[Probe]:
+        """The base with some of the candidates on top. Raises: DoesNotFit."""
+        with ExitStack() as stack:
+            items = [self.candidates[i] for i in positions]
+            files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in items]
+            adapted = stack.enter_context(AdaptedModel(self._base.model, files))
+            adapted.coefficients = adapted.one(0) if positions else None
+            yield Probe(self._base, adapted, items, [1.0] * len(items))
+
+    def _loss(self, probe: Probe, examples: Sequence[Example], coefficients: Any) -> float:
+        return probe.loss(batches(examples, self._base.tokens, self._prompt), coefficients)
+
+    def _exact(self, examples: Sequence[Example], prompt: str) -> int:
+        return sum(exactly_answered(self._base, examples, prompt))
+
+    def _base_alone(self) -> Score:
+        count = len(self.examples)
+        with self._on_base([]) as probe:
+            loss = self._loss(probe, self.examples, None)
+            exact = self._exact(self.examples, self._prompt) / count
+        self._advance(count * (1 + ANSWERED))
+        self._say(f"The base alone: loss {loss:.3g}, {exact:.0%} exact")
+        return Score("base", loss=_finite(loss), exact_match=exact, examples=count)
+
+    def _few_shot(self) -> Score:
+        shown = with_demonstrations(self.examples, self._prompt)
+        if not shown:
+            self._say("The base with demonstrations is not measured: there is nothing short to show beside each")
+            return Score("base_few_shot")
+        with self._on_base([]) as probe:
+            loss = probe.loss(batches(shown, self._base.tokens, LINE), None)
+            exact = self._exact(shown, LINE) / len(shown)
+        self._advance(2 * WITH_SHOTS * len(shown))
+        self._say(f"The base with the other examples in its prompt: loss {loss:.3g}, {exact:.0%} exact")
+        return Score("base_few_shot", loss=_finite(loss), exact_match=exact, examples=len(shown))
+
+    def _losses(self) -> dict[int, Score]:
+        """Successive halving by loss: the worse half of the candidates sees no more examples."""
+        alive = list(range(len(self.candidates)))
+        scores = {i: Score("adapter", i, loss=0.0) for i in alive}
+        for wanted, start, end in rounds(len(alive), len(self.examples)):
+            if wanted < len(alive):
+                alive = sorted(alive, key=lambda i: scores[i].key)[:wanted]
+                self._say(f"The best {len(alive)} go on: {', '.join(self.candidates[i].name for i in alive)}")
+            for i in alive:
+                self._further(scores, i, start, end)
+            alive = [i for i in alive if i in scores]
+        return scores
+
+    def _further(self, scores: dict[int, Score], i: int, start: int, end: int) -> None:
+        """Score a candidate on more examples; the score goes where the base does not take the candidate."""
+        part = self.examples[start:end]
+        try:
+            with self._on_base([i]) as probe:
+                loss = self._loss(probe, part, probe.adapted.one(0))
+        except DoesNotFit as error:
+            del scores[i]
+            self.skipped[i] = str(error)
+            self._say(f"{self.candidates[i].name} is left out: {error}")
+            return
+        known = scores[i].loss
+        loss = math.nan if known is None else (known * start + loss * len(part)) / end
+        self._advance(len(part))
+        self._say(f"{self.candidates[i].name}: loss {loss:.3g} on {end} examples")
+        scores[i] = replace(scores[i], loss=_finite(loss), examples=end)
+
+    def _answered(self, i: int, score: Score) -> Score:
+        with self._on_base([i]):
+            found = exactly_answered(self._base, self.examples, self._prompt)
+        self._advance(ANSWERED * len(self.examples))
+        exact = sum(found) / len(found)
+        self._say(f"{self.candidates[i].name}: {exact:.0%} exact")
+        return replace(score, exact_match=exact, answered=tuple(found[place] for place in np.argsort(self._order)))
+
+    def _chosen(self, best: Sequence[int], mergeable: Callable[[Sequence[int]], bool]) -> Sequence[int]:
+        if len(self.examples) < 2:
+            return []
+        return next((best[:n] for n in (3, 2) if len(best) >= n and mergeable(best[:n])), [])
+
+    def _merged(self, chosen: Sequence[int]) -> Score | None:
+        """Search the weights, first on all examples; None where no sum beats the best alone."""
+        self._say(f"Searching the weights of a sum of {', '.join(self.candidates[i].name for i in chosen)}")
+        halves = self.examples[::2], self.examples[1::2]
+        loss, exact = 0.0, 0
+        with self._on_base(chosen) as probe:
+            found = self._searched(probe, self.examples)
+            if found == _first_alone(probe.n):
+                self._say(f"No sum that was tried beats {self.candidates[chosen[0]].name} alone")
+                return None
+            for seen, unseen in (halves, halves[::-1]):
+                weights = probe.adapted.numbers(self._searched(probe, seen))
+                loss += self._loss(probe, unseen, weights) * len(unseen)
+                exact += self._exact(unseen, self._prompt)
+                self._advance(len(unseen) * (1 + ANSWERED))
+        count = len(self.examples)
+        loss, share = loss / count, exact / count
+        self._say(f"Their merge, on examples that its search has not seen: loss {loss:.3g}, {share:.0%} exact")
+        return Score("merge", None, _finite(loss), share, count, dict(zip(chosen, found, strict=True)))
+
+    def _searched(self, probe: Probe, examples: Sequence[Example]) -> tuple[float, ...]:
+        """The best weights of the best alone, with which it begins, and of those that an evolution strategy tries."""
+        seen = examples[:SEARCHED]
+        task = batches(seen, self._base.tokens, self._prompt)
+
+        def loss(weights: Sequence[float]) -> float:
+            found = probe.loss(task, probe.adapted.numbers(weights))
+            self._advance(len(seen))
+            return found
+
+        return minimise("evolution", Space(_first_alone(probe.n), -BOUND, BOUND), loss, BUDGET).weights
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def _first_alone(n: int) -> tuple[float, ...]:
+    return tuple(float(i == 0) for i in range(n))
+
+
+def rounds(candidates: int, examples: int) -> list[tuple[int, int, int]]:
+    """Return for every round of the halving how many candidates take part, and from which example to which they run."""
+    found = [(candidates, 0, min(FIRST, examples))]
+    while (start := found[-1][2]) < examples:
+        alive = max(min(SURVIVORS, candidates), -(-found[-1][0] // 2))
+        found.append((alive, start, min(2 * start, examples)))
+    return found
+
+
+def with_demonstrations(examples: Sequence[Example], prompt: str) -> list[Example]:
+    """Return every example with a whole prompt for its input, in which up to five others are answered before it.
+
+    Its own answer is in none of them: examples with the same input do not show each other, and long ones are not shown.
+    Empty where there is none to show before some example.
+    """
+    shown = []
+    for place, example in enumerate(examples):
+        text, count = "", 0
+        for other in (*examples[place + 1 :], *examples[:place]):
+            more = f"{prompt.replace(LINE, other.input)} {other.output}\n\n"
+            if count < SHOTS and other.input != example.input and len(text) + len(more) <= SHOT_CHARS:
+                text, count = text + more, count + 1
+        if not count:
+            return []
+        shown.append(Example(text + prompt.replace(LINE, example.input), example.output))
+    return shown
