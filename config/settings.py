@@ -124,9 +124,13 @@ SCRATCH_DIR = DATA_DIR / "scratch"
 FILE_UPLOAD_HANDLERS = ["registry.upload_stream.SpoolingUploadHandler"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024**2
 
+VECTOR_ENGINE = backing.vector_engine(ENV)
 ENCODER_MODEL = ENV.get("ENCODER_MODEL", "")
 BASE_MODELS_DIR = ENV.get("BASE_MODELS_DIR", "")
 DEVICE = ENV.get("DEVICE", "cpu")
+ROUTER_LLM_URL = ENV.get("ROUTER_LLM_URL", "")
+ROUTER_LLM_MODEL = ENV.get("ROUTER_LLM_MODEL", "")
+ROUTER_LLM_KEY = ENV.get("ROUTER_LLM_KEY", "")
 
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [

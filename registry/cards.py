@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lora.check import is_template_card
+from lora.check import first_paragraph, is_template_card
 from registry import plain_yaml
 from registry.errors import Invalid
 
@@ -26,11 +26,7 @@ class Card:
     @property
     def first_paragraph(self) -> str:
         """The first prose of the body, for use as a description."""
-        for paragraph in self.text.split("\n\n"):
-            text = " ".join(paragraph.split())
-            if text and text[0] not in "#<![|-`":
-                return text[:500]
-        return ""
+        return first_paragraph(self.text)
 
 
 def parse_card(raw: bytes) -> Card:

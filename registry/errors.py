@@ -50,11 +50,42 @@ class InvalidSamples(AppError):
     http_status = 422
 
 
+class InvalidVectors(AppError):
+    code = "invalid_vectors"
+    http_status = 422
+
+
 class NotMergeable(AppError):
     """`detail.inputs`: `{adapter, code, message}` for each input that stands in the way."""
 
     code = "not_mergeable"
     http_status = 422
+
+
+class NotRoutable(AppError):
+    """`detail.inputs`: `{where, adapter, code, message}` for each expert that stands in the way of a bundle."""
+
+    code = "not_routable"
+    http_status = 422
+
+    def __init__(self, inputs: list[dict[str, str]]):
+        super().__init__(f"{inputs[0]['adapter']}: {inputs[0]['message']}", detail={"inputs": inputs})
+
+
+class MissingPrototypes(NotRoutable):
+    """The experts have nothing that the router could compare with."""
+
+    code = "missing_prototypes"
+
+
+class Throttled(AppError):
+    """The caller has as much under way as one may have. Try again once some of it has ended."""
+
+    code = "throttled"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int = 30):
+        super().__init__(message, headers={"Retry-After": str(retry_after_s)})
 
 
 class NotReady(AppError):

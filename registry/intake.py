@@ -11,14 +11,13 @@ from lora.errors import InvalidAdapter, Problem
 from lora.header import WEIGHTS_NAME
 from registry import cards, samples
 from registry.errors import AppError, Invalid
-from registry.gates import check_gates
+from registry.gates import GATES, check_gates
 from registry.names import check_tags
 from registry.queries import find_base_model
 from registry.samples import Sample
 
 CONFIG = CONFIG_NAME
 WEIGHTS = WEIGHTS_NAME
-GATES = "gates.safetensors"
 FILES = (CONFIG, WEIGHTS, cards.PATH, samples.PATH, GATES)
 MAX_CONFIG_BYTES = 1024 * 1024
 

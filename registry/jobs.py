@@ -48,7 +48,15 @@ class LeaseLost(Exception):
     """Another worker has the job now, or it was cancelled: stop, and change nothing."""
 
 
-def enqueue(kind: str, *, owner: Any = None, revision: Any = None, merge: Any = None, payload: Any = None) -> Job:
+def enqueue(
+    kind: str,
+    *,
+    owner: Any = None,
+    revision: Any = None,
+    merge: Any = None,
+    payload: Any = None,
+    private: Any = None,
+) -> Job:
     """A queued job; its message is sent when the surrounding transaction commits."""
     job = Job.objects.create(
         kind=kind,
@@ -56,6 +64,7 @@ def enqueue(kind: str, *, owner: Any = None, revision: Any = None, merge: Any = 
         revision=revision,
         merge=merge,
         payload=payload or {},
+        private=private,
         request_id=get_contextvars().get("request_id", ""),
     )
     # Robust: the job is stored, so that nothing which goes wrong from here on may fail the request.
@@ -119,12 +128,15 @@ def log(job: Job, message: str) -> None:
 def finishing(job: Job, result: dict[str, Any]) -> Iterator[None]:
     """Success and everything the block publishes, in one transaction. Raises: LeaseLost, and nothing is stored."""
     with transaction.atomic():
-        if not _mine(job).update(
-            status=Job.Status.SUCCEEDED, result=result, progress=1.0, finished_at=Now(), lease_until=None
-        ):
+        if not _mine(job).update(status=Job.Status.SUCCEEDED, result=result, progress=1.0, **_ended()):
             raise LeaseLost
         yield
     _count(job, Job.Status.SUCCEEDED)
+
+
+def _ended() -> dict[str, Any]:
+    """What a job's end changes beside its status, whichever it is."""
+    return {"finished_at": Now(), "lease_until": None, "private": None}
 
 
 def _count(job: Job, outcome: Job.Status) -> None:
@@ -143,7 +155,7 @@ def _fail(rows: Any, job: Job, code: str, message: str, detail: dict[str, Any] |
     """End the job if it is (still) one of `rows`. Returns: whether it was."""
     error = {"code": code, "message": message, "detail": detail or {}}
     with transaction.atomic():
-        ended = rows.update(status=Job.Status.FAILED, error=error, finished_at=Now(), lease_until=None)
+        ended = rows.update(status=Job.Status.FAILED, error=error, **_ended())
         if ended:
             _reject(job, code, message, (detail or {}).get("problems"))
     if ended:
@@ -198,7 +210,7 @@ def cancel(job: Job) -> None:
     """End a job that has not finished. Raises: Conflict where it has."""
     with transaction.atomic():
         open_jobs = Job.objects.filter(pk=job.pk, status__in=[Job.Status.QUEUED, Job.Status.RUNNING])
-        if not open_jobs.update(status=Job.Status.CANCELLED, finished_at=Now(), lease_until=None):
+        if not open_jobs.update(status=Job.Status.CANCELLED, **_ended()):
             raise Conflict("The job has already finished; there is nothing to cancel.")
         _reject(job, "cancelled", "Its job was cancelled. Upload it again to have it checked.")
     _count(job, Job.Status.CANCELLED)

@@ -18,6 +18,7 @@ from registry.base_weights import can_run
 from registry.describe import job_json
 from registry.errors import AppError, NotMergeable
 from registry.merge_measures import DIRECT_BYTES, Answer, measures_of
+from registry.merge_suggestion import suggest
 from registry.merges import check_inputs, described_files, first_places
 from registry.models import Adapter, Revision
 from registry.queries import Caller
@@ -58,6 +59,7 @@ def preview_merge(user: Caller, payload: Any, resolve: Resolve) -> dict[str, Any
         "recipe": reading.request,
         "problems": problems,
         "warnings": [*merge_warnings(files), *_warnings(user, reading), *measured.warnings],
+        "suggestion": suggest(reading, files),
         "inputs": _inputs(reading),
         "norms": [_norm(source) for source in _sources(reading)],
         "rank": rank,

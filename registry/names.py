@@ -7,11 +7,11 @@ from registry.errors import Invalid
 HALF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 # First URL segments of ours and of the Hub: an owner of that name would shadow pages or confuse clients.
 RESERVED_OWNERS = frozenset(
-    "about accounts adapters admin api archive auth base-models blog bundles chat collections compositions dashboard "
-    "datasets docs enterprise favicon.ico healthz help home jobs join leaderboard login logout main me media merge "
-    "merges metrics models new notifications null oauth organizations papers posts pricing privacy readyz resolve "
-    "retrieve robots.txt root schema search searches security settings signup spaces static status support system "
-    "tasks terms tokens trial trials undefined upload user users v1 welcome whoami".split()
+    "about accounts adapters admin api archive auth base-models blog bundle bundles chat collections compositions "
+    "dashboard datasets docs enterprise favicon.ico healthz help home jobs join leaderboard login logout main me media "
+    "merge merges methods metrics models new notifications null oauth organizations papers posts pricing privacy "
+    "readyz resolve retrieve robots.txt root schema search searches security settings signup spaces static status "
+    "support system tasks terms tokens trial trials undefined upload user users v1 welcome whoami".split()
 )
 MAX_TAGS = 50
 

@@ -120,7 +120,9 @@ def unreferenced() -> QuerySet[Blob]:
 
 
 def _is_referenced() -> Q:
-    fields = [relation.field for relation in Blob._meta.related_objects]
+    # Also of relations without a name on this side, which `related_objects` leaves out.
+    relations = Blob._meta.get_fields(include_hidden=True)
+    fields = [relation.field for relation in relations if relation.auto_created and not relation.concrete]
     rows = [field.model.objects.filter(**{field.name: OuterRef("pk")}) for field in fields]
     return reduce(or_, (Q(Exists(some)) for some in rows))
 

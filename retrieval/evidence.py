@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.models import Blob, Revision
+from registry.models import Blob, Revision, RevisionFile
 from registry.samples import PATH, parse_samples
 from registry.storage import read_blob
 from retrieval.models import Prototype
 from retrieval.prototypes import rows_of
-from retrieval.search import SQL_CHUNK, exact_scores
+from retrieval.search import DECIMALS, SQL_CHUNK
 
 SHOWN = 3
 CHUNK = 16
@@ -21,11 +21,12 @@ Evidence = dict[tuple[int, int], list[dict[str, Any]]]
 
 
 def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) -> Evidence:
-    """The nearest samples of matches: `[{input, score}]`, without `input` where the owner hides sample texts.
+    """The samples of matches that are nearest to any vector of the query: `[{input, score}]`, without `input` where the
+    owner hides sample texts.
 
     Args:
         space: of the vectors.
-        found: (number of the query, revision id, query vector (dim,)) of every match.
+        found: (number of the query, revision id, its vectors (m, dim)) of every match.
     Returns: (number of the query, revision id) → the nearest samples, best first.
     """
     asked: dict[int, list[tuple[int, NDArray[Any]]]] = {}
@@ -56,19 +57,27 @@ def describe(revisions: Iterable[int]) -> dict[int, dict[str, Any]]:
     return facts
 
 
+def sample_texts(revisions: list[int]) -> list[tuple[str, ...]]:
+    """The sample inputs of revisions, in their order, for scores; whether they may be shown is not asked."""
+    files = RevisionFile.objects.filter(revision_id__in=revisions, path=PATH)
+    blobs = dict(files.values_list("revision_id", "blob_id"))
+    return [_texts(blobs[revision]) if revision in blobs else () for revision in revisions]
+
+
 def _shown_texts(revision: Revision) -> tuple[str, ...] | None:
     file = revision.file(PATH)
     return _texts(file.blob_id) if file and revision.adapter.samples_public else None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _texts(sha256: str) -> tuple[str, ...]:
     """Sample inputs in a stored file, whose digest is its name."""
     return tuple(sample["input"] for sample in parse_samples(read_blob(Blob(sha256=sha256))))
 
 
-def _nearest(query: NDArray[Any], rows: NDArray[Any], texts: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    scores = exact_scores(query, rows)
+def _nearest(queries: NDArray[Any], rows: NDArray[Any], texts: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    products = queries.astype(np.float64) @ rows.astype(np.float64).T
+    scores = np.round(products, DECIMALS).max(axis=0)
     best = np.argsort(-scores, kind="stable")[:SHOWN]
     if texts is None:
         return [{"score": float(scores[place])} for place in best]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from retrieval.views import adapter, ask, compare, home, listing
+from retrieval.views import adapter, ask, compare, home, leaderboard, listing, methods, trial
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -15,4 +15,9 @@ urlpatterns = [
     path("adapters/<str:owner>/<str:name>/progress/", adapter.progress, name="adapter_progress"),
     path("retrieve/", ask.retrieve, name="retrieve"),
     path("merge/", ask.merge, name="merge"),
+    path("bundle/", ask.bundle, name="bundle"),
+    path("trial/", trial.trial, name="trial"),
+    path("leaderboard/", leaderboard.leaderboard, name="leaderboard"),
+    path("methods/", methods.methods, name="methods"),
+    path("leaderboard.csv", leaderboard.leaderboard_file, name="leaderboard_file"),
 ]

@@ -81,10 +81,12 @@ def index_status() -> dict[str, object]:
     """`{ok, space, snapshot, tail, lag, next}`: lag counts changes that the served view has not seen; next, the space
     that is being computed to replace this one and how far it is, or None.
 
-    Raises: NotReady: queries cannot be embedded in the space.
+    Raises: NotReady: queries cannot be embedded in the space, or Milvus does not answer.
     """
     view = current_view()
     encoder_of(view.pool.space)
+    if view.index is not None:
+        view.index.check()
     return {
         "ok": True,
         "space": view.pool.space,

@@ -30,7 +30,7 @@ ROW = np.dtype(
 TAG = np.dtype([("adapter", "i8"), ("tag", "i4")])
 COLUMNS = (
     "pk",
-    "centroid__pk",
+    "vector__pk",
     "head_id",
     "namespace__owner_id",
     "visibility",
@@ -45,7 +45,8 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Pool:
-    """Every adapter with a head, not yanked, whose head has a centroid in `space`. Never changed: `refreshed` copies.
+    """Every adapter with a head, not yanked, whose head has a prototype of a kind in `space`; of kinds that have one
+    row. Never changed: `refreshed` copies.
 
     Attributes:
         seq: the last change that it has seen.
@@ -59,6 +60,7 @@ class Pool:
     rows: NDArray[Any] = field(default_factory=lambda: np.empty(0, ROW))
     tags: NDArray[Any] = field(default_factory=lambda: np.empty(0, TAG))
     codes: dict[str, int] = field(default_factory=dict)
+    kind: str = "centroid"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,8 +71,8 @@ class Pool:
         if seq == self.seq:
             return self
         if seq < self.seq:  # the database was restored from a backup
-            return Pool(self.space).refreshed()
-        found = list(_changed(self.space, self.seq))
+            return Pool(self.space, kind=self.kind).refreshed()
+        found = list(_changed(self.space, self.kind, self.seq))
         live = [row for row in found if row["live"]]
         gone = np.array([row["pk"] for row in found], dtype=np.int64)
         rows = np.array([self._row(row) for row in live], dtype=ROW)
@@ -81,12 +83,13 @@ class Pool:
             np.concatenate([self.rows[~np.isin(self.rows["adapter"], gone)], rows]),
             np.concatenate([self.tags[~np.isin(self.tags["adapter"], gone)], tags]),
             self.codes,
+            self.kind,
         )
 
     def _row(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         return (
             row["pk"],
-            row["centroid__pk"],
+            row["vector__pk"],
             row["head_id"],
             row["namespace__owner_id"],
             row["visibility"] == Adapter.Visibility.PUBLIC,
@@ -116,12 +119,12 @@ class Pool:
         return mask
 
 
-def _changed(space: str, since: int) -> Iterable[dict[str, Any]]:
-    """Adapters that changed after `since`. One statement, so that head and centroid belong together."""
-    centroid = FilteredRelation(
+def _changed(space: str, kind: str, since: int) -> Iterable[dict[str, Any]]:
+    """Adapters that changed after `since`. One statement, so that head and vector belong together."""
+    vector = FilteredRelation(
         "head__prototypes",
-        condition=Q(head__prototypes__kind="centroid", head__prototypes__space_id=space),
+        condition=Q(head__prototypes__kind=kind, head__prototypes__space_id=space),
     )
-    changed = Adapter.objects.filter(change_seq__gt=since).annotate(centroid=centroid)
+    changed = Adapter.objects.filter(change_seq__gt=since).annotate(vector=vector)
     for row in changed.order_by().values(*COLUMNS, "yanked_at").iterator(chunk_size=2000):
-        yield row | {"live": row["centroid__pk"] is not None and row["yanked_at"] is None}
+        yield row | {"live": row["vector__pk"] is not None and row["yanked_at"] is None}

@@ -1,6 +1,7 @@
 """Prototype rows: written by workers, once per revision, kind and space; read by everyone."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,14 @@ from safetensors.numpy import save
 
 from lora.prototypes.centroid import centroid
 from lora.prototypes.samples import samples
+from lora.prototypes.spectral import spectral_file
 from registry.errors import NotFound
+from registry.gates import GATES
+from registry.merges import local_file
 from registry.models import Revision
 from registry.storage import put_bytes, read_blob
+from retrieval.hybrid import KIND as HYBRID
+from retrieval.hybrid import rows_in_versions
 from retrieval.models import Prototype, Space
 from retrieval.spaces import encoders_in_use, served_space_id, space_of
 
@@ -26,8 +32,10 @@ def store_text(revision: Revision, texts: list[str]) -> None:
     A second run changes nothing. Raises: NotReady: no encoder is usable. LoraError: the rows cancel out.
     """
     for encoder in encoders_in_use():
-        if revision.prototypes.filter(space_id=encoder.space_id).count() < len(TEXT_KINDS):
-            found = text_prototypes(revision, space_of(encoder), encoder.encode(texts))
+        if revision.prototypes.filter(space_id=encoder.space_id, kind__in=TEXT_KINDS).count() < len(TEXT_KINDS):
+            rows = encoder.encode(texts)
+            space = space_of(encoder)
+            found = text_prototypes(revision, space, rows) + rows_in_versions(revision, space, encoder, texts, rows)
             with transaction.atomic():
                 Prototype.objects.bulk_create(found, ignore_conflicts=True)
 
@@ -48,21 +56,31 @@ def _text_prototype(revision: Revision, kind: str, space: Space, rows: NDArray[n
     )
 
 
-def store_modules(revision: Revision, kind: str, tensors: Mapping[str, Any]) -> Prototype | None:
+def store_modules(
+    revision: Revision, kind: str, tensors: Mapping[str, Any], facts: dict[str, str] | None = None
+) -> None:
     """Store vectors per module path as one safetensors blob and its row. A second run changes nothing.
+
+    The row has the number of modules as `count` and the longest length as `dim`; without modules there is no row.
 
     Args:
         tensors: module path → (d_in,) or (r, d_in).
-    Returns: the row, with the number of modules as `count` and the longest vector's length as `dim`; None where no
-        module has vectors of this kind.
+        facts: how they came about, for the file's metadata.
     """
     if not tensors:
-        return None
+        return
     arrays = {path: np.ascontiguousarray(tensors[path], dtype=np.float32) for path in sorted(tensors)}
-    blob = put_bytes(save(arrays))
+    blob = put_bytes(save(arrays, metadata=facts))
     widest = max(array.shape[-1] for array in arrays.values())
-    values = {"count": len(arrays), "dim": widest, "blob": blob}
-    return Prototype.objects.get_or_create(revision=revision, kind=kind, space=None, defaults=values)[0]
+    row = Prototype(revision=revision, kind=kind, count=len(arrays), dim=widest, blob=blob)
+    # One statement; a job that runs again finds the same row stored.
+    Prototype.objects.bulk_create([row], ignore_conflicts=True)
+
+
+def stored_kinds(revision: Revision) -> set[str]:
+    """The kinds by module that a revision has, gates of its contributor among them."""
+    kinds = set(revision.prototypes.filter(space=None).values_list("kind", flat=True))
+    return kinds | ({"phatgoose"} if revision.file(GATES) else set())
 
 
 def rows_of(prototype: Prototype) -> NDArray[np.float32]:
@@ -78,6 +96,8 @@ def find_prototype(revision: Revision, kind: str) -> Prototype:
     found = revision.prototypes.select_related("blob").filter(kind=kind)
     if kind in TEXT_KINDS:
         found = found.order_by(Case(When(space_id=served_space_id(), then=0), default=1), "-pk")
+    elif kind == HYBRID:
+        found = found.order_by("-space__hybrid__served_at", "-pk")
     found = found.first()
     if found is None:
         raise NotFound(f"This revision has no prototype {kind[:40]!r}.")
@@ -89,3 +109,29 @@ def as_safetensors(prototype: Prototype) -> bytes:
     if prototype.blob is not None:
         return read_blob(prototype.blob)
     return save({prototype.kind: rows_of(prototype)}, metadata={"space": prototype.space_id})
+
+
+def spectral_vectors(revision: Revision) -> dict[str, NDArray[np.float32]]:
+    """Module path → rows σᵢ·vᵢᵀ (r, d_in) of a revision that has passed its checks.
+
+    They are computed from its file at every call: they are about as large as it, and one exact pass over it away.
+
+    Raises: NotFound: it has no linear modules, or has not passed. BlobDamaged, StoreUnavailable.
+    """
+    vectors = {}
+    if revision.state == Revision.State.READY:
+        with ExitStack() as stack:
+            item = local_file(revision, stack)
+            vectors = spectral_file(item.weights_path, item.layout)
+    if not vectors:
+        raise NotFound("This revision has no prototype 'spectral'.")
+    return {path: rows.numpy() for path, rows in sorted(vectors.items())}
+
+
+def prototype_file(revision: Revision, kind: str) -> bytes:
+    """The prototypes of a kind as one safetensors file. Raises: NotFound; BlobDamaged, StoreUnavailable."""
+    if kind == "spectral":
+        return save(spectral_vectors(revision))
+    if kind == "phatgoose" and (sent := revision.file(GATES)):
+        return read_blob(sent.blob)
+    return as_safetensors(find_prototype(revision, kind))

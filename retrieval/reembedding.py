@@ -15,8 +15,11 @@ from registry.changes import current_seq
 from registry.errors import BlobDamaged, NotReady
 from registry.models import Job, Revision
 from registry.samples import read_samples
+from retrieval.descriptions import lacking_descriptions
 from retrieval.encoders import Encoder
-from retrieval.models import Prototype, ServedSpace, Space
+from retrieval.hybrid import fit_if_due
+from retrieval.models import ProbeVector, Prototype, ServedSpace, Space
+from retrieval.outcomes import lacking_vectors, lock_probes, outcome_position
 from retrieval.prototypes import text_prototypes
 from retrieval.spaces import lacking, want
 
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Revisions whose vectors are committed together: what a worker that is killed may lose.
 BATCH = 16
+PROBES = 64
 # A job that failed or was cancelled is not repeated at once.
 RETRY_AFTER = timedelta(minutes=5)
 
@@ -51,6 +55,21 @@ def embed_missing(encoder: Encoder, space: Space, skipped: Skipped) -> Iterator[
         with transaction.atomic():
             Prototype.objects.bulk_create(found, ignore_conflicts=True)
         yield len(revisions)
+
+
+def embed_missing_probes(encoder: Encoder, space: Space) -> Iterator[int]:
+    """Embed every probe that has no vector in a space. Yields: how many, after the commit of each batch."""
+    while probes := list(lacking_vectors(space.pk).order_by("pk")[:PROBES]):
+        rows = encoder.encode([probe.text for probe in probes])
+        found = [
+            ProbeVector(probe=probe, space=space, vector=row.astype("<f4").tobytes())
+            for probe, row in zip(probes, rows, strict=True)
+        ]
+        with transaction.atomic():
+            # Those that were deleted meanwhile cannot be pointed at.
+            there = set(lock_probes([probe.pk for probe in probes]))
+            ProbeVector.objects.bulk_create([row for row in found if row.probe_id in there], ignore_conflicts=True)
+        yield len(probes)
 
 
 def _next_batch(space: Space, skipped: Skipped) -> list[Revision]:
@@ -91,11 +110,11 @@ class Watch:
         if not self._said:
             self._say()
         row = ServedSpace.objects.first()
-        if row is None or row.space_id is None:
+        if row is None:
             return
-        state = (current_seq(), row.space_id, row.wanted)
+        state = (current_seq(), outcome_position(), row.space_id, row.wanted)
         # Where nothing has changed since all was well, nothing is to be done; else it costs a pass over the heads.
-        if state != self._looked_at and not request_if_due(row):
+        if state != self._looked_at and not _is_due(row):
             self._looked_at = state
 
     def _say(self) -> None:
@@ -106,8 +125,16 @@ class Watch:
         self._said = True
 
 
+def _is_due(row: ServedSpace) -> bool:
+    """Ask for what is to be embedded or fitted. Returns: whether there is something to do."""
+    if row.space_id is None:
+        # Before there are vectors nothing is embedded anew, but descriptions, which may come without samples.
+        return lacking_descriptions(row.wanted).exists() and request_if_due(row)
+    return request_if_due(row) or fit_if_due(row.space_id)
+
+
 def request_if_due(row: ServedSpace) -> bool:
-    """Enqueue a job where another space is wanted, or where heads have no vectors in the one in service.
+    """Enqueue a job where another space is wanted, or where something has no vectors in the one in service.
 
     Returns: whether there is something left to do, by a job that is open, or later.
     """
@@ -115,7 +142,8 @@ def request_if_due(row: ServedSpace) -> bool:
     last = Job.objects.filter(kind="reembed").order_by("-queued_at").first()
     if last is not None and last.status == Job.Status.SUCCEEDED and last.result["space"] == row.wanted:
         missing = missing.exclude(commit__in=[item["revision"] for item in last.result["skipped"]])
-    if row.space_id == row.wanted and not missing.exists():
+    others = lacking_vectors(row.wanted), lacking_descriptions(row.wanted)
+    if row.space_id == row.wanted and not any(rows.exists() for rows in (missing, *others)):
         return False
     if last is None or not (last.status not in Job.FINAL or _ended_badly_just_now(last)):
         jobs.enqueue("reembed", payload={"space": row.wanted})

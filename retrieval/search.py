@@ -1,4 +1,7 @@
-"""Exact nearest experts: an index for what a snapshot covers, a matrix for the rest, one formula for all scores."""
+"""The nearest experts: an index for what a snapshot covers, a matrix for the rest, one formula for all scores.
+
+Exact where the index is; a graph, which large pools have, finds nearly all (`retrieval.index`).
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,17 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.index import FlatIndex
+from retrieval.index import VectorIndex
+from retrieval.milvus import MilvusIndex
 from retrieval.models import Prototype
 from retrieval.pool import Pool
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Index = VectorIndex | MilvusIndex
 Filters = tuple[tuple[str, tuple[str, ...]], ...]
 
 # Scores are told, compared and tied at this many decimals.
 DECIMALS = 6
+# So many selections are remembered, of so many experts altogether: about a byte each.
 CACHED_SELECTIONS = 256
+CACHED_ROWS = 64_000_000
 SQL_CHUNK = 500
 
 
@@ -36,14 +43,15 @@ class Selection:
     """What one caller's filters leave of a view.
 
     Attributes:
-        count: number of experts.
-        selector: faiss's bitmap over the index; `indexed`: how many positions are set in it.
+        mask: (n,) bool, which rows of the pool. count: number of experts.
+        selected: what the index is told of them; `indexed`: how many of its positions that are.
         tail: (t,) places in the tail.
     """
 
+    mask: NDArray[np.bool_]
     count: int
     indexed: int
-    selector: Any
+    selected: Any
     tail: Ints
 
 
@@ -57,7 +65,7 @@ class View:
         older: a view whose tail vectors need not be read again.
     """
 
-    def __init__(self, pool: Pool, index: FlatIndex | None, version: str, older: "View | None" = None) -> None:
+    def __init__(self, pool: Pool, index: Index | None, version: str, older: "View | None" = None) -> None:
         self.pool = pool
         self.index = index
         self.version = version
@@ -65,7 +73,7 @@ class View:
         self._positions = index.positions_of(ids) if index is not None else np.full(len(ids), -1, dtype=np.int64)
         self._tail_rows = np.flatnonzero(self._positions < 0)
         self._tail = _read_vectors(ids[self._tail_rows], pool.space, older)
-        self._selections: dict[tuple[int | None, Filters], Selection] = {}
+        self._selections: dict[tuple[int | None, Filters, int | None], Selection] = {}
 
     @property
     def tail_count(self) -> int:
@@ -79,13 +87,20 @@ class View:
         rows[self._positions[indexed]] = indexed
         return rows
 
-    def select(self, user_id: int | None, filters: Filters = ()) -> Selection:
-        """What this caller may see and asks for; remembered, because most requests ask for the same."""
-        key = (user_id, filters)
+    def select(self, user_id: int | None, filters: Filters = (), without: int | None = None) -> Selection:
+        """What this caller may see and asks for; remembered, because most requests ask for the same.
+
+        Args:
+            without: an adapter that is left out.
+        """
+        key = (user_id, filters, without)
         selection = self._selections.get(key)
         if selection is None:
-            selection = self._select(self.pool.allowed(user_id, filters))
-            if len(self._selections) >= CACHED_SELECTIONS:
+            mask = self.pool.allowed(user_id, filters)
+            if without is not None:
+                mask &= self.pool.rows["adapter"] != without
+            selection = self._select(mask)
+            if len(self._selections) >= min(CACHED_SELECTIONS, CACHED_ROWS // max(len(mask), 1)):
                 self._selections.clear()
             self._selections[key] = selection
         return selection
@@ -93,8 +108,8 @@ class View:
     def _select(self, mask: NDArray[np.bool_]) -> Selection:
         positions = self._positions[mask & (self._positions >= 0)]
         tail = np.flatnonzero(mask[self._tail_rows])
-        selector = self.index.selector(positions) if self.index is not None and len(positions) else None
-        return Selection(len(positions) + len(tail), len(positions), selector, tail)
+        selected = self.index.select(positions) if self.index is not None and len(positions) else None
+        return Selection(mask, len(positions) + len(tail), len(positions), selected, tail)
 
     def search(self, query: NDArray[Any], k: int, selection: Selection) -> tuple[Ints, Floats]:
         """The k best: (rows of the pool, scores), best first, ties by name. Fewer where fewer are selected."""
@@ -105,7 +120,7 @@ class View:
             scores = exact_scores(query, self.vectors(rows))
             names = self.pool.rows["name"][rows]
             best = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))[:k]
-            if len(rows) == selection.count or scores[best[-1]] > floor:
+            if np.isneginf(floor) or scores[best[-1]] > floor:
                 return rows[best], scores[best]
             fetch *= 4
         return np.empty(0, np.int64), np.empty(0)
@@ -115,12 +130,13 @@ class View:
         return self.vectors(np.array([row]))[0]
 
     def _candidates(self, query: NDArray[np.float32], fetch: int, selection: Selection) -> tuple[Ints, float]:
-        """Rows that may be among the best, and a score that none of the others exceeds."""
+        """Rows that may be among the best, and a score that none of the others exceeds: -inf where there are none."""
         found, bound = [], -np.inf
         if self.index is not None and selection.indexed:
-            scores, positions = self.index.search(query, fetch, selection.selector)
+            scores, positions = self.index.search(query, fetch, selection.selected)
             found.append(self._row_at[positions])
-            if len(positions) < selection.indexed:
+            # Where fewer came than were asked for there are no more.
+            if fetch <= len(positions) < selection.indexed:
                 bound = float(scores[-1])
         if len(selection.tail):
             scores = self._tail[selection.tail] @ query
@@ -145,18 +161,19 @@ class View:
 def _read_vectors(ids: Ints, space: str, older: View | None) -> NDArray[np.float32]:
     """Vectors (len(ids), dim) of prototypes, from the older view's tail where it has them, else from the database."""
     if older is None or older.pool.space != space or not older.tail_count:
-        return _from_database(ids)
+        return read_vectors(ids)
     known = older.pool.rows["prototype"][older._tail_rows]
     order = np.argsort(known)
     places = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
     vectors = older._tail[places]
     new = known[places] != ids
     if new.any():
-        vectors[new] = _from_database(ids[new])
+        vectors[new] = read_vectors(ids[new])
     return vectors
 
 
-def _from_database(ids: Ints) -> NDArray[np.float32]:
+def read_vectors(ids: Ints) -> NDArray[np.float32]:
+    """Vectors (len(ids), dim) of prototypes, from the database."""
     read: dict[int, bytes] = {}
     for start in range(0, len(ids), SQL_CHUNK):
         rows = Prototype.objects.filter(pk__in=ids[start : start + SQL_CHUNK].tolist())

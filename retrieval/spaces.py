@@ -105,7 +105,10 @@ def encoders_in_use() -> list[Encoder]:
 
 def space_of(encoder: Encoder) -> Space:
     """The row of an encoder's space; the first one there is goes into service. Loads the model for a new one."""
-    space = Space.objects.filter(pk=encoder.space_id).first()
+    any_served = Exists(ServedSpace.objects.filter(space__isnull=False))
+    space = Space.objects.annotate(any_served=any_served).filter(pk=encoder.space_id).first()
+    if space and space.any_served:
+        return space
     if space is None:
         space = Space.objects.get_or_create(pk=encoder.space_id, defaults=encoder.describe())[0]
     first = {"space": space, "wanted_model": space.model, "wanted": space.pk}

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from django.conf import settings
 from pytest_socket import socket_allow_hosts
 
 from registry import facets
-from retrieval import live
+from retrieval import descriptions, live, outcome_search, outcome_table
+
+# Time is no behaviour: one example may take long where other processes share the cores.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +30,11 @@ def _empty_queue() -> None:
 @pytest.fixture(autouse=True)
 def _fresh_memory() -> Iterator[None]:
     """The database is rolled back behind the process's back after each test."""
-    live.forget()
-    facets.forget()
+    _forget()
     yield
-    live.forget()
-    facets.forget()
+    _forget()
+
+
+def _forget() -> None:
+    for memory in (live, facets, outcome_table, outcome_search, descriptions):
+        memory.forget()

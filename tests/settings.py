@@ -17,6 +17,9 @@ for _name in (
     "EXTERNAL_URL",
     "ENCODER_MODEL",
     "SIGNUP",
+    "ROUTER_LLM_URL",
+    "ROUTER_LLM_MODEL",
+    "ROUTER_LLM_KEY",
 ):
     os.environ.pop(_name, None)
 if "SUITE_DATABASE_URL" in os.environ:

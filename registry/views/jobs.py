@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from lora.losses import MEAN_OF, ends
 from registry.describe import merge_json
 from registry.errors import Conflict
 from registry.import_jobs import KIND as IMPORT
@@ -35,6 +36,7 @@ STATUSES = {
 ADVICE = {
     "invalid_adapter": "Mend the files and upload them again. Nobody but you sees this revision.",
     "not_mergeable": "Change the inputs or the method, and merge again.",
+    "base_not_here": "Whoever operates this site can put the base model there; then ask for it again.",
     "not_ready": "A file or a service was away. Try again; if it goes on, tell the operator the id of this job.",
     "internal": "Tell the operator the id of this job: the cause is in the worker's log.",
 }
@@ -91,6 +93,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "advice": ADVICE.get((row.error or {}).get("code", "")),
         **failure_of(row),
         **_log(row),
+        **_training(row),
         **(results(request, row) if row.kind == IMPORT else {}),
         **({"form_query": form_query(merge_json(row.merge))} if row.merge else {}),
     }
@@ -102,6 +105,15 @@ def _log(row: Job) -> dict[str, Any]:
     """The newest lines of the log, and how many are before them."""
     newest = list(row.log.order_by("-id")[:LOG_LINES])[::-1]
     return {"log": newest, "earlier_lines": row.log.count() - len(newest)}
+
+
+def _training(row: Job) -> dict[str, Any]:
+    """The loss of every step, where gates were trained, and the means of the first and last of them."""
+    losses = (row.result or {}).get("losses")
+    if not losses:
+        return {}
+    first, last = ends(losses)
+    return {"losses": {"steps": losses, "mean_of": MEAN_OF}, "first_loss": first, "last_loss": last}
 
 
 @require_POST

@@ -14,9 +14,16 @@ KINDS = {
     "ingest": "check of an upload",
     "merge": "merge",
     "preview": "measuring for a merge",
+    "trial": "trial",
+    "bundle": "bundle",
+    "compose": "training gates over experts",
+    "route": "routing by the base model",
+    "baselines": "comparing with generic texts",
+    "prototype": "prototypes by the base model",
     "snapshot": "index",
     "import_folder": "import",
     "reembed": "re-embedding",
+    "fit_space": "fitting the hybrid space",
 }
 # (age of the job in seconds, seconds between two looks at it): who waits long is asked less often.
 PATIENCE = ((30, 1), (300, 2), (3600, 5))

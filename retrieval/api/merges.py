@@ -102,6 +102,9 @@ MERGE_PREVIEW = inline_serializer(
         "recipe": serializers.JSONField(allow_null=True, help_text="the request, translated where it was mergekit's"),
         "problems": PROBLEM,
         "warnings": serializers.ListField(child=serializers.JSONField(), help_text="[{code, message}]"),
+        "suggestion": serializers.DictField(
+            allow_null=True, help_text="{method, title, message}: what would keep more of the inputs, or null"
+        ),
         "inputs": serializers.ListField(
             child=serializers.JSONField(),
             help_text="per input {adapter, revision, weight as applied, base_model, visibility, license, rank, dtype}, "

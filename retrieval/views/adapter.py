@@ -9,9 +9,11 @@ from django.views.decorators.http import require_safe
 
 from lora.config import LoraConfig, parse_config
 from lora.errors import InvalidAdapter
+from lora.prototypes import PROTOTYPES
 from registry.adapters import read_card
 from registry.describe import readable_files
 from registry.errors import AppError
+from registry.gates import GATES
 from registry.intake import CONFIG
 from registry.lineage import lineage_of
 from registry.models import Adapter, Job, Revision
@@ -28,6 +30,7 @@ from registry.views.modules import modules_csv
 from registry.views.pages import page
 from registry.views.snippets import engines, tabs
 from retrieval.api.adapters import full_json
+from retrieval.prototype_jobs import KINDS, LABELLED
 from retrieval.similar import similar
 
 SHOWN_SAMPLES = 3
@@ -98,6 +101,7 @@ def adapter_context(request: HttpRequest, row: Adapter, revision: Revision) -> d
     troubles: list[str] = []
     config = _readable(troubles, lambda: _config(revision))
     described = full_json(request.user, row, revision)
+    texts = _texts(request, revision, troubles)
     return {
         "section": "adapters",
         "adapter": described,
@@ -115,8 +119,9 @@ def adapter_context(request: HttpRequest, row: Adapter, revision: Revision) -> d
         "job": revision.jobs.first() if may_write else None,
         "newer": _newer(row, revision) if may_write else None,
         **_pictures(revision, config),
-        **_texts(request, revision, troubles),
+        **texts,
         **_lineage(request, revision),
+        "computable": _computable(revision, described["prototypes"], texts),
         "troubles": troubles,
     }
 
@@ -175,9 +180,38 @@ def _texts(request: HttpRequest, revision: Revision, troubles: list[str]) -> dic
         "card": render_card(card, _file_urls(request, revision)),
         "samples": samples[:SHOWN_SAMPLES],
         "sample_count": len(samples),
+        "labelled_count": sum(bool(sample.get("output")) for sample in samples),
         "has_samples": revision.file(SAMPLES) is not None,
         "samples_hidden": not visible and revision.file(SAMPLES) is not None,
     }
+
+
+def _computable(revision: Revision, there: list[dict[str, Any]], texts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The kinds that take the base model and that no worker has computed: sent along, or missing.
+
+    Args:
+        there: the prototypes in the adapter's JSON.
+        texts: as `_texts` returns them.
+    """
+    if revision.state != Revision.State.READY:
+        return []
+    rows = []
+    for kind in sorted(set(KINDS) - {item["kind"] for item in there}):
+        method = PROTOTYPES.get(kind)
+        wanted, count = "samples", texts["sample_count"]
+        if kind in LABELLED:
+            wanted, count = "samples with outputs", texts["labelled_count"]
+        rows.append(
+            {
+                "name": kind,
+                "title": method.title,
+                "summary": method.summary,
+                "is_sent": kind == "phatgoose" and revision.file(GATES) is not None,
+                "press": "Train" if kind == "phatgoose" else "Compute",
+                "obstacle": "" if count else f"It takes {wanted}, of which this revision has none.",
+            }
+        )
+    return rows
 
 
 def _file_urls(request: HttpRequest, revision: Revision) -> dict[str, str]:

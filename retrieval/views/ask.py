@@ -1,4 +1,4 @@
-"""The pages that ask for experts and for merges; both call the REST API from the browser, which reads the address."""
+"""The pages that ask for experts, merges and bundles; they call the REST API from the browser, with the address."""
 
 from typing import Any
 
@@ -9,12 +9,17 @@ from django.views.decorators.http import require_safe
 
 from lora.merges import FAMILIES
 from registry import plain_yaml
+from registry.base_weights import can_run
 from registry.models import Adapter, AdapterTag
 from registry.queries import visible_adapters
 from retrieval.request import DEFAULT_ROUTER
 from retrieval.spaces import warm_up
+from retrieval.trials import choices_of_bases
 
-DEFAULT_METHOD = "weighted_sum"
+# Of the methods that need weights alone, what keeps most at its own strength: docs/benchmarks.md, "What merges answer".
+DEFAULT_METHOD = "iso_c"
+# Of the routers inside the model, what any two experts have all for.
+DEFAULT_BUNDLE = "arrow"
 SUGGESTED_BASES = 3
 CHOICES = 100
 
@@ -27,7 +32,7 @@ def retrieve(request: HttpRequest) -> HttpResponse:
     context = {
         "section": "retrieve",
         "experts": ready.count(),
-        "bases": _choices(ready, "base_model"),
+        "bases": [base | {"runnable": can_run(base["name"])} for base in choices_of_bases(request.user)],
         "tags": tags.distinct()[:CHOICES],
         "licenses": _choices(ready, "license"),
         "default_router": DEFAULT_ROUTER,
@@ -52,6 +57,16 @@ def merge(request: HttpRequest) -> HttpResponse:
         "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
     }
     return render(request, "retrieval/merge.html", context)
+
+
+@require_safe
+def bundle(request: HttpRequest) -> HttpResponse:
+    context = {
+        "section": "merge",
+        "default_router": DEFAULT_BUNDLE,
+        "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
+    }
+    return render(request, "retrieval/bundle.html", context)
 
 
 def _suggestions(ready: QuerySet[Adapter]) -> list[dict[str, Any]]:

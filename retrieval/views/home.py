@@ -6,7 +6,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from registry.queries import visible_adapters
-from retrieval.map import map_of_experts
+from retrieval.map import is_worth_drawing
 
 NEWEST = 6
 BASES = 12
@@ -27,6 +27,6 @@ def home(request: HttpRequest) -> HttpResponse:
         # By id, which is the order of creation, because that needs no sort of all rows.
         "newest": ready.select_related("namespace").order_by("-pk")[:NEWEST],
         "bases": bases.order_by("-count", "base_model")[:BASES],
-        "map": map_of_experts(request.user),
+        "map": is_worth_drawing(request.user),
     }
     return render(request, "home.html", context)

@@ -1,24 +1,16 @@
 // The experts that a retrieval found, and why.
 
 import { el } from "./api.js";
+import { judgement } from "./judgement.js";
+import { bar, scaleOf } from "./measures.js";
 
 const WORD = /[\p{L}\p{N}]+/gu;
 const MARKED_LENGTH = 4;
 const NEARLY_TIED = 0.02;
 
 export const adapterPath = (name) => `/adapters/${name.split("/").map(encodeURIComponent).join("/")}/`;
-const shown = (score) => score.toFixed(3);
-
-// A bar whose length is a fraction; the number beside it says the same in text.
-export function bar(fraction, { className = "", threshold = null } = {}) {
-  const node = el("span", { class: `measure ${className}`, "aria-hidden": "true" }, el("span", { class: "measure-fill" }));
-  node.style.setProperty("--fraction", Math.min(1, Math.max(0, fraction)));
-  if (threshold !== null) {
-    node.append(el("span", { class: "measure-mark" }));
-    node.style.setProperty("--threshold", Math.min(1, Math.max(0, threshold)));
-  }
-  return node;
-}
+// As many digits as tell scores apart: cosines and shares have three decimals, log densities none.
+export const shown = (score) => score.toFixed(Math.abs(score) < 10 ? 3 : Math.abs(score) < 100 ? 2 : Math.abs(score) < 1000 ? 1 : 0).replace("-", "−");
 
 // Text with the words that it shares with the question marked; short words say nothing.
 function marked(text, words) {
@@ -45,11 +37,10 @@ function evidence(match, rank, words) {
 }
 
 // One sentence: why this expert, and how clearly.
-export function reason(matches, index, unit) {
-  const { score } = matches[index];
-  const name = unit[0].toUpperCase() + unit.slice(1);
-  if (index > 0) return `${name} ${shown(score)}, ${shown(matches[0].score - score)} below the best.`;
-  const start = `Its samples are closest: ${unit} ${shown(score)}`;
+export function reason(matches, index, { unit, why }) {
+  const { score, evidence: { probability } = {} } = matches[index];
+  if (index > 0) return `${unit[0].toUpperCase() + unit.slice(1)} ${shown(score)}, ${shown(matches[0].score - score)} below the best.`;
+  const start = `${why}: ${probability === undefined ? "" : `probability ${shown(probability)}, `}${unit} ${shown(score)}`;
   if (matches.length === 1) return `${start}.`;
   const margin = score - matches[1].score;
   return margin < NEARLY_TIED ? `${start}, nearly tied with the next.` : `${start}, ${shown(margin)} above the next.`;
@@ -66,11 +57,38 @@ function tickOf(match, { ticked, onTick }) {
   return tick;
 }
 
-// view: {texts, unit, threshold, ticked, onTick}
+const count = (number) => `${number} outcome${number === 1 ? "" : "s"}`;
+
+// What is known of an expert from how it did before, and what is said about it, where the router tells.
+function known({ evidence: { predicted, outcomes, description } = {} }) {
+  const parts = [];
+  if (predicted) parts.push(`To expect by ${count(predicted.outcomes)}: score ${shown(predicted.score)}${predicted.cost === null ? "" : `, cost ${Number(predicted.cost.toPrecision(3))}`}.`);
+  if (description) parts.push(`Its description: “${description}”`);
+  if (outcomes) parts.push(outcomes.count ? `${count(outcomes.count)} near this shifted its score by ${outcomes.shift > 0 ? "+" : ""}${shown(outcomes.shift)}.` : "No outcome is near this.");
+  return parts.length ? el("p", { class: "small why" }, parts.join(" ")) : null;
+}
+
+// Score, weight and, where the router tells it, probability as bars. What the best is ahead of the next is marked on its bar.
+function measures(matches, index, scale, threshold) {
+  const { score, weight, evidence: { probability } = {} } = matches[index];
+  const marks = { zero: scale.zero, threshold: threshold === null ? null : scale.place(threshold) };
+  const scored = bar(scale.place(score), { from: scale.zero ?? 0, marks });
+  if (index === 0 && matches.length > 1) scored.prepend(lead(scale.place(matches[1].score), scale.place(score)));
+  const rows = [["score", score, scored]];
+  if (probability !== undefined) rows.push(["probability", probability, bar(probability)]);
+  rows.push(["weight", weight, bar(weight, { className: "teal" })]);
+  return el("div", { class: "measures" }, ...rows.flatMap(([label, number, node]) => [el("span", {}, label), node, el("output", {}, shown(number))]));
+}
+
+function lead(from, to) {
+  const node = el("span", { class: "measure-lead" });
+  node.style.setProperty("--from", from);
+  node.style.setProperty("--fraction", to - from);
+  return node;
+}
+
 function matchItem(matches, index, words, view) {
   const match = matches[index];
-  const top = Math.max(1, matches[0].score);
-  const measure = (label, number, node) => [el("span", {}, label), node, el("output", {}, shown(number))];
   return el(
     "li",
     {},
@@ -78,21 +96,18 @@ function matchItem(matches, index, words, view) {
       "article",
       { class: "match" },
       el("div", { class: "row" }, tickOf(match, view), el("span", { class: "muted" }, `${index + 1}.`)),
-      el("div", { class: "match-who" }, el("h3", {}, el("a", { href: adapterPath(match.adapter) }, match.adapter)), facts(match), el("p", { class: "small why" }, reason(matches, index, view.unit))),
-      el(
-        "div",
-        { class: "measures" },
-        ...measure("score", match.score, bar(match.score / top, { threshold: view.threshold === null ? null : view.threshold / top })),
-        ...measure("weight", match.weight, bar(match.weight, { className: "teal" })),
-      ),
+      el("div", { class: "match-who" }, el("h3", {}, el("a", { href: adapterPath(match.adapter) }, match.adapter)), facts(match), el("p", { class: "small why" }, reason(matches, index, view)), known(match), judgement(match, view.prompt, view.isLoggedIn)),
+      measures(matches, index, view.scale, view.threshold),
       evidence(match, index + 1, words),
     ),
   );
 }
 
+// view: {texts, prompt, unit, isUnit, why, threshold, ticked, onTick, isLoggedIn}; prompt is the one text that was asked, if it is one.
 export function matchList(result, view, attributes = {}) {
   const words = wordsOf(view.texts);
-  return el("ol", { class: "plain-list matches", ...attributes }, ...result.matches.map((_, index) => matchItem(result.matches, index, words, view)));
+  const scale = scaleOf(result.matches.map(({ score }) => score), view);
+  return el("ol", { class: "plain-list matches", ...attributes }, ...result.matches.map((_, index) => matchItem(result.matches, index, words, { ...view, scale })));
 }
 
 // How often each expert was the best over several prompts, with its mean weight.
@@ -117,8 +132,8 @@ export function tallyTable(results, view) {
   return el("div", { class: "scroll" }, el("table", { class: "tally" }, el("caption", { class: "visually-hidden" }, "Experts over all prompts"), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
 }
 
-// One prompt of several: its best expert in a line, the others on demand.
-export function promptItem(text, result, view) {
+// One prompt of several: its best expert in a line, the others and a picture of what decided on demand.
+export function promptItem(text, result, view, picture) {
   const best = result.matches[0];
   const details = el(
     "details",
@@ -127,7 +142,7 @@ export function promptItem(text, result, view) {
   );
   // On demand: hundreds of prompts with a hundred matches each would be a heavy page.
   details.addEventListener("toggle", () => {
-    if (details.childElementCount === 1 && best) details.append(matchList(result, { ...view, texts: [text] }));
+    if (details.childElementCount === 1 && best) details.append(...[matchList(result, { ...view, texts: [text], prompt: text }), picture(result)].filter(Boolean));
   });
   return el("li", {}, details);
 }

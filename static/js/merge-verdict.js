@@ -20,8 +20,10 @@ function headline({ mergeable, problems, warnings, inputs, rank }, unplaced) {
 }
 
 export class Verdict {
-  constructor(box) {
+  // onTake: gets the method that is suggested, when somebody takes it.
+  constructor(box, onTake) {
     this.box = box;
+    this.onTake = onTake;
   }
 
   nothing() {
@@ -44,7 +46,14 @@ export class Verdict {
     const parts = [el("p", {}, headline(preview, unplaced))];
     if (unplaced.length) parts.push(list(unplaced.map(({ message }) => message)));
     if (warnings.length) parts.push(list(warnings));
+    if (preview.suggestion) parts.push(this.#suggest(preview.suggestion));
     this.#say(`notice ${preview.mergeable ? (warnings.length ? "warn" : "good") : "bad"}`, ...parts);
+  }
+
+  #suggest({ method, title, message }) {
+    const take = el("button", { type: "button", class: "button small" }, `Take ${title}`);
+    take.addEventListener("click", () => this.onTake(method));
+    return el("p", { class: "suggestion" }, `${message} `, take);
   }
 
   fail(text, retry) {

@@ -44,7 +44,7 @@ const interference = new InterferenceView($("interference"), {
   },
   onMeasured: () => check(),
 });
-const verdict = new Verdict($("verdict"));
+const verdict = new Verdict($("verdict"), (method) => chooseMethod(method));
 let recipe;
 let timer;
 let checks = 0;

@@ -34,20 +34,46 @@ export class Question {
     return !this.field.value.trim();
   }
 
+  // Whether the answer is the result of a job, which runs the base model and so has to be told which.
+  get isJob() {
+    return this.router?.answers === "job";
+  }
+
   get texts() {
+    if (this.kind === "adapter") return [];
     return this.kind === "text" ? [this.fields.text.value] : lines(this.field.value);
   }
 
-  // What is wrong with the prompt, beyond what the server says better.
-  get problem() {
-    if (this.isBlank) return "Say what the expert is to be good at: type a prompt.";
+  // Whether what experts scored before can shift the ranks; routers that know nothing else, or run a job, refuse it.
+  get takesOutcomes() {
+    return !this.isJob && this.router?.prototype !== "outcomes";
+  }
+
+  accepts(kind) {
+    return this.router?.accepts.includes(kind) ?? true;
+  }
+
+  // Away from a form of query that the router refuses; what was typed comes along.
+  fitKind() {
+    if (this.accepts(this.kind)) return;
+    const typed = this.kind === "adapter" ? "" : this.field.value;
+    this.fields.query_kind.value = [...this.fields.query_kind].map(({ value }) => value).find((kind) => this.accepts(kind));
+    if (this.isBlank) this.field.value = typed;
+  }
+
+  // What is wrong, beyond what the server says better: [field, text] each.
+  get problems() {
+    const found = [];
     const count = this.texts.length;
-    return count > MAX_TEXTS ? `These are ${count} lines; at most ${MAX_TEXTS} are asked at once.` : "";
+    if (this.isBlank) found.push([this.field, this.kind === "adapter" ? "Name an expert, as owner/name." : "Say what the expert is to be good at: type a prompt."]);
+    else if (count > MAX_TEXTS) found.push([this.field, `These are ${count} lines; at most ${MAX_TEXTS} are asked at once.`]);
+    if (this.isJob && !this.fields.base_model.value) found.push([this.fields.base_model, "This router runs one base model: choose it."]);
+    return found;
   }
 
   request() {
     const { fields } = this;
-    const asked = { text: () => fields.text.value, texts: () => lines(fields.texts.value), examples: () => readExamples(fields.examples.value) };
+    const asked = { text: () => fields.text.value, texts: () => lines(fields.texts.value), examples: () => readExamples(fields.examples.value), adapter: () => fields.adapter.value.trim() };
     const body = { router: fields.router.value, [this.kind]: asked[this.kind]() };
     if (fields.k.value !== "") body.k = Number(fields.k.value);
     if (fields.base_model.value) body.base_model = fields.base_model.value;
@@ -55,50 +81,55 @@ export class Question {
     if (Object.keys(filters).length) body.filters = filters;
     const params = readParams(this.paramsBox, this.router?.params);
     if (Object.keys(params).length) body.params = params;
+    if (this.takesOutcomes && fields.outcomes.checked) body.outcomes = true;
     body.explain = true;
     return body;
   }
 
   get isFiltered() {
-    return this.fields.base_model.value !== "" || FILTERS.some((key) => this.fields[key].value.trim());
+    return (!this.isJob && this.fields.base_model.value !== "") || FILTERS.some((key) => this.fields[key].value.trim());
   }
 
   clearFilters() {
-    for (const key of ["base_model", ...FILTERS]) this.fields[key].value = "";
+    for (const key of this.isJob ? FILTERS : ["base_model", ...FILTERS]) this.fields[key].value = "";
   }
 
   setParam(name, value) {
     const field = this.paramsBox.querySelector(`[name="${CSS.escape(name)}"]`);
-    if (field) field.value = value;
+    if (field?.type === "checkbox") field.checked = value;
+    else if (field) field.value = value;
   }
 
   toAddress() {
     const { fields, kind } = this;
     const address = new URLSearchParams();
-    if (kind === "text") address.set("text", fields.text.value);
+    if (kind === "text" || kind === "adapter") address.set(kind, this.field.value);
     else for (const line of lines(this.field.value)) address.append(kind, line);
     if (fields.router.value !== this.form.dataset.router) address.set("router", fields.router.value);
     if (fields.k.value !== "") address.set("k", fields.k.value);
     if (fields.base_model.value) address.set("base_model", fields.base_model.value);
     for (const key of FILTERS) for (const value of list(fields[key].value)) address.append(key, value);
+    if (this.takesOutcomes && fields.outcomes.checked) address.set("outcomes", "true");
     paramsToAddress(readParams(this.paramsBox, this.router?.params), address);
     return address;
   }
 
   fromAddress(address) {
     const { fields } = this;
-    const kind = ["examples", "texts"].find((name) => address.has(name)) || "text";
+    const kind = ["examples", "texts", "adapter"].find((name) => address.has(name)) || "text";
     fields.query_kind.value = kind;
-    fields.text.value = address.get("text") || "";
+    for (const name of ["text", "adapter"]) fields[name].value = address.get(name) || "";
     for (const name of ["texts", "examples"]) fields[name].value = address.getAll(name).join("\n");
     const router = address.get("router") || this.form.dataset.router;
     if (this.routers.some(({ name }) => name === router)) fields.router.value = router;
+    this.fitKind();
     fields.k.value = address.get("k") || "";
     const base = address.get("base_model") || "";
     // A base that no visible expert has is asked for all the same, and the answer says that there is none.
     if (base && ![...fields.base_model.options].some(({ value }) => value === base)) fields.base_model.add(new Option(base));
     fields.base_model.value = base;
     for (const key of FILTERS) fields[key].value = address.getAll(key).join(", ");
+    fields.outcomes.checked = address.get("outcomes") === "true";
     showParams(this.paramsBox, this.router?.params, paramsFromAddress(address));
   }
 }

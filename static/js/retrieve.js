@@ -1,10 +1,12 @@
 // The retrieval page: asks, shows the ranked experts, leads on to a merge.
 
-import { fits, query, readAddress, writeAddress } from "./address.js";
+import { query, readAddress, writeAddress } from "./address.js";
+import { answerNodes, mergeAddress } from "./answers.js";
 import { call, clearErrors, el, markField, showError, unmarkField } from "./api.js";
-import { matchList, promptItem, reason, tallyTable } from "./matches.js";
+import { makeCombobox } from "./combobox.js";
 import { checkParams, showParams } from "./params.js";
 import { LONG, Question } from "./question.js";
+import { routeJob } from "./route-job.js";
 import { showSnippets } from "./snippets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -12,7 +14,12 @@ const form = $("retrieve-form");
 const results = $("results");
 const mergeBar = $("merge-bar");
 const ticked = new Map();
+const SUGGESTIONS = 10;
+// What a score is, by the kind of prototype that it compares with.
+const UNITS = { centroid: "cosine", description: "cosine", hybrid: "log density" };
+const WHY = { hybrid: "The text is likeliest under it", outcomes: "It did best on texts like this", description: "What is said about it fits best" };
 let question;
+let prototypes = [];
 let asked = 0;
 
 const say = (text) => { $("announcer").textContent = text; };
@@ -22,20 +29,24 @@ const button = (text, action) => {
   return node;
 };
 
-const mergeAddress = (matches) => new URLSearchParams(matches.map(({ adapter, weight }) => ["input", `${adapter}:${Number(weight.toFixed(4))}`]));
-
 function showMergeBar() {
   const chosen = [...ticked.values()];
   const bases = new Set(chosen.map(({ base_model: base }) => base));
   const isReady = chosen.length > 1 && bases.size === 1;
-  const link = mergeBar.querySelector("a");
+  const [bundle, merge] = mergeBar.querySelectorAll("a");
   mergeBar.hidden = chosen.length === 0;
-  link.textContent = chosen.length > 1 ? `Merge these ${chosen.length}` : "Merge these";
-  if (isReady) link.href = `/merge/?${query(mergeAddress(chosen))}`;
-  else link.removeAttribute("href");
-  link.setAttribute("aria-disabled", String(!isReady));
-  const state = bases.size > 1 ? "These experts have different base models and cannot be merged." : chosen.length === 1 ? "1 expert ticked; tick another one to merge." : `${chosen.length} experts ticked.`;
+  merge.textContent = chosen.length > 1 ? `Merge these ${chosen.length}` : "Merge these";
+  lead(merge, isReady && `/merge/?${query(mergeAddress(chosen))}`);
+  bundle.textContent = chosen.length > 1 ? `Bundle these ${chosen.length}` : "Bundle these";
+  lead(bundle, isReady && `/bundle/?${query(new URLSearchParams(chosen.map(({ adapter }) => ["input", adapter])))}`);
+  const state = bases.size > 1 ? "These experts have different base models and cannot be used together." : chosen.length === 1 ? "1 expert ticked; tick another one to merge or bundle." : `${chosen.length} experts ticked.`;
   mergeBar.querySelector("span").textContent = state;
+}
+
+function lead(link, address) {
+  if (address) link.href = address;
+  else link.removeAttribute("href");
+  link.setAttribute("aria-disabled", String(!address));
 }
 
 function onTick(match, isTicked) {
@@ -45,84 +56,53 @@ function onTick(match, isTicked) {
   showMergeBar();
 }
 
-// The retrieval itself as the inputs, so that the recipe says how they were found; a long question is left out of an address.
-function mergeAllLink(body, { matches }) {
-  if (matches.length < 2 || new Set(matches.map(({ base_model: base }) => base)).size > 1) return null;
-  const { explain, ...retrieval } = body;
-  const whole = new URLSearchParams({ retrieve: JSON.stringify(retrieval) });
-  return el("a", { class: "button small", href: `/merge/?${query(fits(whole) ? whole : mergeAddress(matches))}` }, `Merge all ${matches.length}`);
-}
-
-function abstention(reasonCode, body) {
-  const box = el("div", { class: "empty card" });
-  const actions = el("p", { class: "row center" });
-  const isEmpty = form.dataset.experts === "0";
-  if (reasonCode === "below_threshold") {
-    const floor = body.params?.min_score;
-    const rule = floor === undefined ? "Every expert scored below the router's own threshold" : `Every expert scored below your threshold of ${floor}`;
-    box.append(el("h2", {}, "No expert is close enough"), el("p", {}, `${rule}, so the base model alone is the better choice. Lower the threshold to see the nearest experts all the same.`));
-    if (floor !== undefined) actions.append(button("Show the nearest anyway", () => { question.setParam("min_score", ""); ask(); }));
-  } else if (isEmpty) {
-    box.append(el("h2", {}, "There is no expert to find yet"), el("p", {}, "An expert is found by the samples that it was uploaded with. Upload the first one, with a samples.jsonl beside its weights."));
-    actions.append(el("a", { class: "button primary", href: "/upload/" }, "Upload an expert"));
-  } else {
-    const what = question.isFiltered ? "No expert with samples has what your filters ask for." : "No expert here has samples to be compared with.";
-    box.append(el("h2", {}, "No expert can answer this"), el("p", {}, `${what} Experts without samples are listed, and never retrieved.`));
-    if (question.isFiltered) actions.append(button("Remove the filters", () => { question.clearFilters(); ask(); }));
-    actions.append(el("a", { class: "button small", href: "/adapters/" }, "Browse all experts"));
-  }
-  box.append(actions);
-  return box;
-}
-
-// The score below which the router takes no expert; null where there is none.
-const threshold = (body) => body.params?.min_score ?? (question.router?.name === "adapter_soup" ? 0 : null);
-
-function footnote(answer) {
-  const took = Object.entries(answer.took_ms).map(([step, ms]) => `${step} ${ms.toFixed(1)} ms`).join(", ");
-  return el("p", { class: "muted small footnote" }, `${took} · ${answer.router} in ${answer.space || "its own space"} · index ${answer.index_version}`);
-}
-
-function showOne(result, body, view) {
-  const count = result.matches.length;
-  const head = el("div", { class: "row between section-head" }, el("h2", {}, count === 1 ? "The best expert" : `The ${count} best experts`), mergeAllLink(body, result));
-  const line = view.threshold === null ? null : el("p", { class: "small muted legend" }, el("span", { class: "legend-mark", "aria-hidden": "true" }), ` threshold ${view.threshold}`);
-  results.replaceChildren(head, el("div", { class: "card" }, line, matchList(result, view, { id: "matches" })));
-  say(`${count} ${count === 1 ? "expert" : "experts"} found. Best: ${result.matches[0].adapter}. ${reason(result.matches, 0, view.unit)}`);
-}
-
-function showMany(found, body, view) {
-  const answered = found.filter(({ matches }) => matches.length);
-  if (!answered.length) return results.replaceChildren(abstention(found[0].reason, body));
-  const head = el("h2", {}, `Experts for ${found.length} prompts`);
-  const note = answered.length < found.length ? el("p", { class: "small muted" }, `For ${found.length - answered.length} of them there is no expert.`) : null;
-  const prompts = el("ol", { class: "plain-list prompts" }, ...body.texts.map((text, index) => promptItem(text, found[index], view)));
-  results.replaceChildren(head, el("div", { class: "card" }, note, tallyTable(found, view)), el("h2", {}, "Prompt by prompt"), el("div", { class: "card" }, prompts));
-  say(`Experts found for ${answered.length} of ${found.length} prompts.`);
-}
-
 function showAnswer(answer, body) {
-  const unit = question.router?.prototype === "centroid" ? "cosine" : "score";
-  const view = { texts: question.texts, unit, threshold: threshold(body), ticked, onTick };
-  const [first] = answer.results;
-  if (body.texts) showMany(answer.results, body, view);
-  else if (first.matches.length) showOne(first, body, view);
-  else {
-    results.replaceChildren(abstention(first.reason, body));
-    say("No expert was found.");
-  }
-  results.append(footnote(answer));
+  const { router } = question;
+  const prototype = prototypes.find(({ name }) => name === router.prototype)?.title || router.prototype;
+  const kind = router.prototype;
+  const view = {
+    texts: question.texts,
+    prompt: body.text,
+    isLoggedIn: form.dataset.loggedIn === "yes",
+    // A choice among ways to score makes it something else.
+    unit: (!Object.values(body.params || {}).some((value) => typeof value === "string") && UNITS[kind]) || "score",
+    isUnit: ["centroid", "samples", "outcomes", "description"].includes(kind),
+    why: WHY[kind] || (question.isJob && !router.needs.includes("samples") ? "Its weights respond most" : "Its samples are closest"),
+    threshold: body.params?.min_score ?? router.params.properties.min_score?.default ?? null,
+    ticked,
+    onTick,
+    question,
+    experts: Number(form.dataset.experts),
+    prototype,
+    actions: {
+      again: () => {
+        question.setParam("min_score", "");
+        question.setParam("abstain", false);
+        ask();
+      },
+      unfilter: () => { question.clearFilters(); ask(); },
+    },
+  };
+  const [text, nodes] = answerNodes(answer, body, view);
+  results.replaceChildren(...nodes);
+  say(text);
 }
 
-// Refusals of the request stand beside its fields; what may pass by itself offers another try.
-function showFailure(error) {
+// Refusals of the request stand beside its fields; what may pass by itself is tried again by itself.
+function showFailure(error, isWanted) {
   results.replaceChildren();
   if (error.status !== 0 && error.status < 500) {
     if (error.detail.k) form.querySelector("details").open = true;
     return showError(form, error);
   }
-  const notice = el("div", { class: "notice bad", role: "alert" }, el("p", {}, error.message), el("p", {}, button("Try again", ask)));
-  results.replaceChildren(notice);
+  if (error.status === 503 && error.retryAfterS) return askLater(error, isWanted);
+  results.replaceChildren(el("div", { class: "notice bad", role: "alert" }, el("p", {}, error.message), el("p", {}, button("Try again", ask))));
+}
+
+function askLater({ message, retryAfterS }, isWanted) {
+  const left = el("span", {}, `This page asks again in ${retryAfterS} s.`);
+  results.replaceChildren(el("div", { class: "notice", role: "status" }, el("p", {}, message), el("p", { class: "row" }, el("span", { class: "spinner", "aria-hidden": "true" }), left, button("Ask now", ask))));
+  setTimeout(() => { if (isWanted()) ask({ isNew: false }); }, 1000 * retryAfterS);
 }
 
 function showWaiting() {
@@ -138,10 +118,10 @@ function showWaiting() {
 
 function checkQuestion() {
   clearErrors(form);
-  const { problem } = question;
-  if (problem) markField(question.field, problem);
+  const { problems } = question;
+  for (const [field, text] of problems) markField(field, text);
   const isRight = checkParams($("params"), question.router?.params) && checkCount();
-  if (!problem && isRight) return true;
+  if (!problems.length && isRight) return true;
   const wrong = form.querySelector("[aria-invalid]");
   if (wrong.closest("details")) wrong.closest("details").open = true;
   wrong.focus();
@@ -156,37 +136,73 @@ function checkCount() {
   return isRight;
 }
 
-// `isNew`: a question of its own in the history, to which Back returns.
-async function ask({ isNew = true } = {}) {
+// `isNew`: a question of its own in the history, to which Back returns. `job`: one that answers it already.
+async function ask({ isNew = true, job = null } = {}) {
   if (!checkQuestion()) return;
   asked += 1;
   const mine = asked;
+  const isWanted = () => mine === asked;
   const body = question.request();
-  $("too-long").hidden = !writeAddress(question.toAddress(), LONG, { isNew });
-  showSnippets($("snippets"), "retrieve/", body);
+  const address = question.toAddress();
+  if (job) address.set("job", job);
+  $("too-long").hidden = !writeAddress(address, LONG, { isNew });
+  if (question.isJob && form.dataset.loggedIn !== "yes") return askToLogIn();
+  showSnippets($("snippets"), "retrieve/", body, { needsToken: question.isJob, waits: question.isJob });
   $("as-code").hidden = false;
   ticked.clear();
   showMergeBar();
   showWaiting();
   try {
-    const answer = await call("POST", "retrieve/", body);
+    const answer = job ? { job: { id: job } } : await call("POST", "retrieve/", body);
     // A later question may have been answered first.
-    if (mine === asked) showAnswer(answer, body);
+    if (!isWanted()) return;
+    if (answer.job) await showJob(answer.job, body, address, isWanted);
+    else showAnswer(answer, body);
   } catch (error) {
-    if (mine === asked) showFailure(error);
+    if (isWanted()) showFailure(error, isWanted);
   }
 }
 
+function askToLogIn() {
+  const next = encodeURIComponent(location.pathname + location.search);
+  results.replaceChildren(el("div", { class: "notice", role: "status" }, el("p", {}, `${question.router.title} runs the base model in a job, and jobs belong to accounts. Your question is kept.`), el("p", {}, el("a", { class: "button small", href: `/login/?next=${next}` }, "Log in and ask"))));
+}
+
+// The job's id is in the address, so that a reload finds its answer again.
+async function showJob({ id }, body, address, isWanted) {
+  address.set("job", id);
+  writeAddress(address, LONG);
+  const answer = await routeJob(id, { box: results, say, isWanted, again: () => ask() });
+  if (answer && isWanted()) showAnswer(answer, body);
+}
+
 function showKind() {
+  question.fitKind();
+  for (const { value, parentElement } of form.elements.query_kind) parentElement.hidden = !question.accepts(value);
   for (const box of form.querySelectorAll("[data-kind]")) box.hidden = box.dataset.kind !== question.kind;
 }
 
 function showRouter(values) {
   const { router } = question;
   $("router-summary").textContent = router?.summary || "";
+  $("router-when").textContent = router?.when || "";
   $("router-source").textContent = router?.source || "";
   form.elements.k.placeholder = router ? `${router.k}, the router's default` : "";
+  $("outcomes-field").hidden = !question.takesOutcomes;
   if (values) showParams($("params"), router?.params, values);
+  // A router that runs the base model has to be told which; the first that can be run is as good as any.
+  const base = form.elements.base_model;
+  if (question.isJob && !base.value) base.value = [...base.options].find(({ dataset }) => dataset.runnable === "yes")?.value || "";
+  showBase();
+}
+
+function showBase() {
+  const field = form.elements.base_model;
+  field.options[0].textContent = question.isJob ? "choose one" : "any";
+  const { experts, runnable } = field.selectedOptions[0].dataset;
+  const count = experts ? `${experts} expert${experts === "1" ? "" : "s"}.` : "";
+  $("base-hint").textContent = question.isJob ? `${count} ${runnable === "no" ? "This site does not find the base model where a worker would: unless one has it, the job ends with base_not_here." : "A worker runs it on your text, which takes some seconds."}` : count;
+  if (field.value) unmarkField(field);
 }
 
 // Fills the form from the address and asks, where there is something to ask.
@@ -195,12 +211,17 @@ function restore() {
   question.fromAddress(params);
   showKind();
   showRouter();
-  $("options").open = [...params.keys()].some((name) => ["tag", "license", "owner"].includes(name) || name.startsWith("param."));
+  $("options").open = [...params.keys()].some((name) => ["tag", "license", "owner", "outcomes"].includes(name) || name.startsWith("param."));
   $("lost").hidden = !isLost;
   asked += 1;
   results.replaceChildren();
   $("as-code").hidden = true;
-  if (!question.isBlank) ask({ isNew: false });
+  if (!question.isBlank) ask({ isNew: false, job: params.get("job") });
+}
+
+async function suggest(text) {
+  const { results: found } = await call("GET", `adapters/?${new URLSearchParams({ state: "ready", page_size: SUGGESTIONS, search: text })}`);
+  return { options: found.map(({ name, base_model: base }) => ({ value: name, note: base })), hint: "" };
 }
 
 function listen() {
@@ -208,18 +229,29 @@ function listen() {
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); ask(); }
   });
-  form.elements.router.addEventListener("change", () => showRouter({}));
+  form.elements.router.addEventListener("change", () => { clearErrors(form); showRouter({}); });
+  form.elements.base_model.addEventListener("change", showBase);
   form.addEventListener("change", showKind);
   $("params").addEventListener("input", () => checkParams($("params"), question.router?.params));
   form.elements.k.addEventListener("input", checkCount);
-  for (const name of LONG) form.elements[name].addEventListener("input", ({ target }) => unmarkField(target));
+  for (const name of [...LONG, "adapter"]) form.elements[name].addEventListener("input", ({ target }) => unmarkField(target));
+  const field = form.elements.adapter;
+  makeCombobox(field, field.nextElementSibling, { label: "Experts", search: suggest, onPick: () => unmarkField(field) });
   addEventListener("popstate", restore);
 }
 
+// Those that answer at once, and those whose answer is the result of a job.
+function routerOptions(routers) {
+  const option = ({ name, title }) => el("option", { value: name, selected: name === form.dataset.router }, title);
+  const groups = [["Answer at once", routers.filter(({ answers }) => answers !== "job")], ["Run the base model, in a job", routers.filter(({ answers }) => answers === "job")]];
+  return groups.filter(([, found]) => found.length).map(([label, found]) => el("optgroup", { label }, ...found.map(option)));
+}
+
 async function start() {
-  const { routers } = await call("GET", "methods/");
-  form.elements.router.replaceChildren(...routers.map(({ name, title }) => el("option", { value: name, selected: name === form.dataset.router }, title)));
-  question = new Question(form, $("params"), routers);
+  const methods = await call("GET", "methods/");
+  prototypes = methods.prototypes;
+  form.elements.router.replaceChildren(...routerOptions(methods.routers));
+  question = new Question(form, $("params"), methods.routers);
   listen();
   form.querySelector("button[type=submit]").disabled = false;
   // Somebody may have begun to type before the routers were here.

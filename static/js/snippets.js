@@ -5,20 +5,35 @@ import { el } from "./api.js";
 const EXTERNAL_URL = document.querySelector("meta[name=external-url]").content;
 const LOGGED_IN = document.querySelector("meta[name=user]").content !== "";
 
-export function curl(path, body, hasToken = LOGGED_IN) {
-  const lines = [`curl -sS ${EXTERNAL_URL}/api/v1/${path}`, `  -H "Content-Type: application/json"`];
-  if (hasToken) lines.push(`  -H "Authorization: Bearer $LORADEX_TOKEN"`);
+const TOKEN = `-H "Authorization: Bearer $LORADEX_TOKEN"`;
+const ENDED = "succeeded|failed|cancelled";
+
+function request(path, body, hasToken, extra = "") {
+  const lines = [`curl -sS${extra} ${EXTERNAL_URL}/api/v1/${path}`, `  -H "Content-Type: application/json"`];
+  if (hasToken) lines.push(`  ${TOKEN}`);
   // A quoted here-document: nothing in the text can end a shell string.
   return `${lines.join(" \\\n")} -d @- <<'JSON'\n${JSON.stringify(body, null, 2)}\nJSON`;
 }
 
-export function python(path, body, hasToken = LOGGED_IN) {
-  const headers = hasToken ? `,\n    headers={"Authorization": "Bearer " + os.environ["LORADEX_TOKEN"]}` : "";
-  return [
-    hasToken ? "import os\n\nimport requests\n" : "import requests\n",
-    `answer = requests.post(\n    "${EXTERNAL_URL}/api/v1/${path}",\n    json=${literal(body, "    ")}${headers},\n    timeout=60,\n)`,
-    "answer.raise_for_status()\nprint(answer.json())",
-  ].join("\n");
+// `waits`: the answer is a job, which is asked for until it has ended.
+export function curl(path, body, hasToken = LOGGED_IN, waits = false) {
+  if (!waits) return request(path, body, hasToken);
+  const job = `curl -sS "${EXTERNAL_URL}$job" ${TOKEN}`;
+  return `job=$(${request(path, body, hasToken, " -f -o /dev/null -w '%header{location}'")}\n) &&\nuntil ${job} | grep -qE '"status":"(${ENDED})"'; do sleep 1; done &&\n${job}`;
+}
+
+export function python(path, body, hasToken = LOGGED_IN, waits = false) {
+  const imports = [hasToken && "import os", waits && "import time"].filter(Boolean).join("\n");
+  const headers = `{"Authorization": "Bearer " + os.environ["LORADEX_TOKEN"]}`;
+  const post = `answer = requests.post(\n    "${EXTERNAL_URL}/api/v1/${path}",\n    json=${literal(body, "    ")}${hasToken ? `,\n    headers=${waits ? "headers" : headers}` : ""},\n    timeout=60,\n)\nanswer.raise_for_status()`;
+  const start = `${imports && `${imports}\n\n`}import requests\n`;
+  if (!waits) return `${start}\n${post}\nprint(answer.json())`;
+  return `${start}\nheaders = ${headers}\n${post}
+job = answer.json()["job"]
+while job["status"] in ("queued", "running"):
+    time.sleep(1)
+    job = requests.get("${EXTERNAL_URL}/api/v1/jobs/" + job["id"] + "/", headers=headers, timeout=60).json()
+print(job)`;
 }
 
 // A JSON value as a Python literal. JSON's strings are Python strings too.
@@ -36,9 +51,9 @@ function literal(value, indent) {
 }
 
 // Shows both forms of the request inside `box`; with a token where the caller has an account, or the request needs one.
-export function showSnippets(box, path, body, { needsToken = false } = {}) {
+export function showSnippets(box, path, body, { needsToken = false, waits = false } = {}) {
   const hasToken = LOGGED_IN || needsToken;
   const copy = () => el("button", { type: "button", class: "button small copy" }, "Copy");
   const block = (title, code) => el("div", { class: "snippet" }, el("h3", {}, title), copy(), el("pre", {}, el("code", {}, code)));
-  box.replaceChildren(block("curl", curl(path, body, hasToken)), block("Python", python(path, body, hasToken)));
+  box.replaceChildren(block("curl", curl(path, body, hasToken, waits)), block("Python", python(path, body, hasToken, waits)));
 }

@@ -176,6 +176,32 @@ def test_warnings_name_private_parents_and_a_taken_name(ada, two, adapter_files)
     assert ("output.name", "conflict") in places(preview(ada, recipe))
 
 
+def test_what_keeps_more_is_suggested_where_all_it_needs_is_here(ada, adapter_files):
+    base = {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    for seed, name in enumerate(("one", "two")):
+        ada.ready(f"ada/{name}", adapter_files(seed=seed), **base)
+    ada.ready("ada/mute", adapter_files(seed=3, samples=None), **base)
+    ada.ready("ada/elsewhere", adapter_files(seed=4), base_model="acme/unknown")
+    ada.ready("ada/far", adapter_files(seed=5), base_model="acme/unknown")
+
+    def suggested(method: str, *names: str, weights: tuple[float, ...] = (1, 1)) -> str | None:
+        inputs = [{"adapter": f"ada/{name}", "weight": w} for name, w in zip(names, weights, strict=True)]
+        body = preview(ada, {"method": method, "inputs": inputs})
+        return body["suggestion"] and body["suggestion"]["method"]
+
+    assert suggested("weighted_sum", "one", "two") == "regmean"
+    assert suggested("iso_c", "one", "two") == "regmean"
+    assert suggested("regmean_core", "one", "two") is None  # somebody who knows
+    assert suggested("weighted_sum", "one", "two", weights=(1, -1)) is None  # one is taken away
+    assert suggested("weighted_sum", "one", "mute") is None
+    assert suggested("weighted_sum", "elsewhere", "far") is None  # nobody has its weights
+    assert suggested("weighted_sum", "one", weights=(1,)) is None
+    nested = {"recipe": {"method": "weighted_sum", "inputs": [{"adapter": "ada/one"}, {"adapter": "ada/two"}]}}
+    body = preview(ada, {"method": "weighted_sum", "inputs": [nested, {"adapter": "ada/two"}]})
+    assert body["mergeable"]
+    assert body["suggestion"] is None
+
+
 def test_the_inputs_of_a_retrieval_are_shown(ada, two):
     found = {"retrieve": {"text": "Name the capital of Peru.", "k": 2}}
     body = preview(ada, {"method": "weighted_sum", "inputs": found})

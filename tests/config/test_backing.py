@@ -73,6 +73,22 @@ def test_other_brokers_and_a_database_without_a_name_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [("milvus://m", {"uri": "http://m:19530", "token": "", "db_name": ""}),
+     ("milvuss://u:p%40@m:1/ours", {"uri": "https://m:1", "token": "u:p@", "db_name": "ours"}),
+     ("milvus://[::1]:2", {"uri": "http://[::1]:2", "token": "", "db_name": ""}), ("", None)],
+)  # fmt: skip
+def test_a_vector_engine_is_a_milvus(url, told):
+    assert backing.vector_engine({"VECTOR_ENGINE_URL": url}) == told
+
+
+@pytest.mark.parametrize("url", ["qdrant://q", "milvus://", "milvus:///database"])
+def test_other_vector_engines_are_refused(url):
+    with pytest.raises(ValueError, match="milvus://"):
+        backing.vector_engine({"VECTOR_ENGINE_URL": url})
+
+
+@pytest.mark.parametrize(
     ("env", "is_open"),
     [({}, True), ({"HOST": "::1"}, True), ({"HOST": "0.0.0.0"}, False), ({"HOST": "0.0.0.0", "SIGNUP": "open"}, True),
      ({"SIGNUP": "closed"}, False)],

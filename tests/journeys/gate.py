@@ -20,7 +20,7 @@ def rates_over_http(site: Site, scratch: Path, *, core_only: bool) -> list[float
     wait_for(lambda: _ready(client) == len(tasks), 300, "the experts to be ready")
 
     def ask(texts: list[str]) -> list[list[str]]:
-        request = {"texts": texts, "k": max(DEPTHS), "filters": {"owner": [OWNER]}}
+        request = {"router": "lora_retriever", "texts": texts, "k": max(DEPTHS), "filters": {"owner": [OWNER]}}
         answer = client.post("/retrieve/", json=request)
         assert answer.status_code == 200, answer.text
         found = [[match["adapter"] for match in result["matches"]] for result in answer.json()["results"]]

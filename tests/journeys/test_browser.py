@@ -77,8 +77,8 @@ def test_sign_up_upload_retrieve_merge_download(site: Site, tmp_path: Path) -> N
         page.get_by_role("button", name="Find experts").click()
         page.get_by_label("How many").fill("100")
         page.get_by_role("button", name="Find experts").click()
-        # The first question of a process loads the encoder.
-        expect(page.locator("#matches > li").first).to_contain_text("grace/record-to-json", timeout=60_000)
+        # The first question of a process loads the encoder. Another test's owner may have the same expert here: a tie.
+        expect(page.locator("#matches > li").first).to_contain_text("/record-to-json", timeout=60_000)
         expect(page.locator("#matches details").first).to_contain_text("Turn the record into JSON")
         page.get_by_label("Merge grace/record-to-json").check()
         page.get_by_label("Merge grace/language-id").check()

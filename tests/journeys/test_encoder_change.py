@@ -24,7 +24,10 @@ def test_the_site_answers_through_the_change_and_follows_it(tmp_path):
             assert client.finished(answer.json()["job"], 180)["status"] == "succeeded"
 
         def ask():
-            answer = client.post("/retrieve/", json={"text": SAMPLES["ada/sums"][0], "explain": True})
+            query = {"text": SAMPLES["ada/sums"][0], "explain": True}
+            # Who names no router is answered all the while, by whichever can.
+            assert client.post("/retrieve/", json=query).status_code == 200
+            answer = client.post("/retrieve/", json=query | {"router": "lora_retriever"})
             assert answer.status_code == 200, answer.text
             return answer.json()
 

@@ -1,4 +1,4 @@
-"""The quality of the default router on real tasks, over HTTP."""
+"""The quality of the plain router on real tasks, over HTTP."""
 
 import pytest
 

@@ -92,6 +92,24 @@ def test_problems_stand_beside_what_causes_them(site: Site, experts: None) -> No
         expect(page.locator("#name-hint")).to_have_text("vera/fine is free.")
 
 
+def test_what_keeps_more_is_taken_by_a_press(site: Site, experts: None, tmp_path: Path) -> None:
+    client, smol = site.client(site.create_token("merle")), "HuggingFaceTB/SmolLM2-135M-Instruct"
+    for seed in (7, 8):
+        made = write_adapter_files(tmp_path / str(seed), seed=seed)
+        client.upload_ready(f"merle/of-smol-{seed}", made, samples=SAMPLES, base_model=smol)
+    with open_browser(site.url) as (page, _):
+        page.goto("/merge/?input=merle/one&input=merle/two")
+        verdict(page, "Ready: 2 experts of acme/tiny-base")
+        expect(page.get_by_role("button", name="Take RegMean")).to_have_count(0)  # nobody has that base
+        page.goto("/merge/?input=merle/of-smol-7&input=merle/of-smol-8")
+        verdict(page, "Every input has samples, and the base model is here")
+        page.get_by_role("button", name="Take RegMean").press("Enter")
+        expect(page.get_by_label("Method", exact=True)).to_have_value("regmean")
+        expect(page.get_by_label("Method", exact=True)).to_be_focused()
+        verdict(page, f"Ready: 2 experts of {smol}")
+        expect(page.get_by_role("button", name="Take RegMean")).to_have_count(0)
+
+
 def test_the_copied_code_asks_for_the_same_merge(site: Site, experts: None) -> None:
     with open_browser(site.url) as (page, _):
         sign_up(page, "wanda")
@@ -120,7 +138,7 @@ def test_the_copied_code_asks_for_the_same_merge(site: Site, experts: None) -> N
 
 def test_keys_alone_choose_order_and_weigh(site: Site, experts: None) -> None:
     with open_browser(site.url) as (page, _):
-        page.goto("/merge/")
+        page.goto("/merge/?method=weighted_sum")
         expect(page.locator("#begin")).to_be_visible()
         first = page.get_by_label("Expert", exact=True).first
         first.focus()
@@ -232,12 +250,10 @@ def test_fifty_inputs_are_kept_where_no_address_could_hold_them(site: Site, expe
 def test_the_text_and_the_form_keep_step(site: Site, experts: None) -> None:
     with open_browser(site.url, expected=("400 (Bad Request)",)) as (page, _):
         sign_up(page, "zelda")
-        page.goto("/merge/?input=merle/one:0.25&input=merle/two&name=zelda/both")
+        page.goto("/merge/?input=merle/one:0.25&input=merle/two:0.5&name=zelda/both")
         verdict(page, "Ready")
         text = page.get_by_label("Recipe as YAML")
-        expect(text).to_have_value(
-            re.compile(r"^format: loradex/v1\nmethod: weighted_sum\ninputs:\n  - adapter: merle/one\n")
-        )
+        expect(text).to_have_value(re.compile(r"^format: loradex/v1\nmethod: iso_c\ninputs:\n  - adapter: merle/one\n"))
         page.get_by_label("Method", exact=True).select_option("ties")
         expect(text).to_have_value(re.compile("method: ties\n"), timeout=60_000)
 

@@ -17,6 +17,7 @@ CAPITALS = ["Name the capital of Peru.", "Which city is the capital of Chad?"]
 RIVERS = ["Which river flows through Cairo?", "Name the longest river of Europe."]
 SUMS = ["What is 12 plus 30?", "Add 7 and 8."]
 QUESTION = "What is the capital of Chile?"
+FAR = "Дождь закончился к вечеру, и дети вышли во двор."
 # The first job of a worker and the first question of a web process load the encoder.
 JOB_S = 300
 FIRST_MS = 90_000
@@ -61,7 +62,7 @@ def test_what_is_typed_before_the_page_is_ready_stays(site: Site) -> None:
 
 def test_a_question_is_in_the_address_and_comes_back(site: Site, experts: str) -> None:
     with open_browser(site.url) as (page, _):
-        page.goto("/retrieve/?owner=retta&k=2&param.min_score=0.1")
+        page.goto("/retrieve/?owner=retta&router=lora_retriever&k=2&param.min_score=0.1")
         ask(page)
         first = names(page)
         assert first[0] == "retta/capitals"
@@ -70,7 +71,8 @@ def test_a_question_is_in_the_address_and_comes_back(site: Site, experts: str) -
         expect(page.locator("#matches mark").first).to_have_text("capital")
         address = page.url
         query = parse_qs(urlsplit(address).query)
-        assert query == {"text": [QUESTION], "owner": ["retta"], "k": ["2"], "param.min_score": ["0.1"]}
+        asked = {"text": [QUESTION], "router": ["lora_retriever"], "owner": ["retta"], "k": ["2"]}
+        assert query == asked | {"param.min_score": ["0.1"]}
 
         ask(page, "Which river flows through Paris?")
         expect(page.locator("#matches h3").first).to_have_text("retta/rivers")
@@ -82,6 +84,23 @@ def test_a_question_is_in_the_address_and_comes_back(site: Site, experts: str) -
         page.goto(address)
         assert names(page) == first
         expect(page.get_by_label("min_score")).to_have_value("0.1")
+
+
+def test_who_names_no_router_is_told_how_likely_each_expert_is(site: Site, experts: str) -> None:
+    with open_browser(site.url) as (page, _):
+        page.goto("/retrieve/?owner=retta")
+        ask(page)
+        assert names(page)[0] == "retta/capitals"
+        expect(page.locator("#matches .why").first).to_contain_text("The text is likeliest under it: probability ")
+        expect(page.locator(".decision")).to_contain_text("The right expert is here")
+        expect(page.locator(".footnote")).to_contain_text("hybrid in hybrid-")
+
+        ask(page, FAR)
+        expect(page.get_by_role("heading", name="No expert is close enough")).to_be_visible()
+        expect(page.locator("#results")).to_contain_text("unlike what these experts were made for")
+        page.get_by_role("button", name="Show the nearest anyway").click()
+        assert len(names(page)) == 3
+        assert parse_qs(urlsplit(page.url).query)["param.abstain"] == ["false"]
 
 
 def test_a_question_too_long_for_an_address_stays_with_the_tab(site: Site, experts: str) -> None:
@@ -100,7 +119,7 @@ def test_a_question_too_long_for_an_address_stays_with_the_tab(site: Site, exper
 
 def test_the_copied_code_gives_the_answer_on_the_page(site: Site, experts: str) -> None:
     with open_browser(site.url) as (page, _):
-        page.goto("/retrieve/?owner=retta&k=3")
+        page.goto("/retrieve/?owner=retta&router=lora_retriever&k=3")
         ask(page, 'It\'s "quoted", $HOME and `ls`\n\\ JSON: what is the capital?')
         shown = names(page)
         scores = page.locator("#matches .measures output").all_text_contents()[::2]
@@ -112,7 +131,7 @@ def test_the_copied_code_gives_the_answer_on_the_page(site: Site, experts: str) 
 
 def test_no_match_says_why_and_what_to_do(site: Site, experts: str) -> None:
     with open_browser(site.url) as (page, _):
-        page.goto("/retrieve/?owner=retta&param.min_score=0.99")
+        page.goto("/retrieve/?owner=retta&router=lora_retriever&param.min_score=0.99")
         ask(page)
         expect(page.get_by_role("heading", name="No expert is close enough")).to_be_visible(timeout=FIRST_MS)
         page.get_by_role("button", name="Show the nearest anyway").click()
@@ -148,6 +167,33 @@ def test_several_prompts_and_examples(site: Site, experts: str) -> None:
         page.get_by_label("Examples", exact=True).fill('What is 1 plus 1?\n{"input": "Add 2 and 3.", "output": "5"}')
         page.get_by_role("button", name="Find experts").click()
         assert names(page) == ["retta/sums"]
+
+
+def test_the_form_shows_what_the_router_takes(site: Site, experts: str) -> None:
+    with open_browser(site.url) as (page, _):
+        page.goto("/retrieve/?owner=retta")
+        expect(page.get_by_label("By examples of a task")).to_be_visible()
+        page.get_by_label("By examples of a task").check()
+        page.get_by_label("Examples", exact=True).fill(QUESTION)
+        page.get_by_label("Router", exact=True).select_option("token_level")
+        expect(page.get_by_label("By examples of a task")).to_be_hidden()
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value(QUESTION)
+        expect(page.locator("#router-when")).to_contain_text("While a text is generated")
+
+        # One that runs the base model is told which, by an account.
+        page.get_by_label("Router", exact=True).select_option("arrow_global")
+        expect(page.get_by_label("Like an expert")).to_be_hidden()
+        page.get_by_label("Base model").select_option("")
+        page.get_by_role("button", name="Find experts").click()
+        expect(page.locator("#base_model-error")).to_contain_text("choose it")
+        page.get_by_label("Base model").select_option("acme/tiny-base")
+        page.get_by_role("button", name="Find experts").click()
+        page.get_by_role("link", name="Log in and ask").click()
+        assert "router=arrow_global" in parse_qs(urlsplit(page.url).query)["next"][0]
+
+        page.goto("/retrieve/?owner=retta&adapter=retta/capitals")
+        assert sorted(names(page)) == ["retta/rivers", "retta/sums"]
+        page.locator(".map[data-drawn]").wait_for()
 
 
 def test_keys_alone_lead_from_a_prompt_to_the_merge_form(site: Site, experts: str) -> None:

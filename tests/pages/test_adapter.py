@@ -4,14 +4,18 @@ import csv
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from safetensors.numpy import save
 
 from registry.adapters import publish, yank_adapter
 from registry.models import Adapter, BaseModel, Revision
+from registry.storage import put_bytes
+from retrieval.models import Prototype
 from tests.lora.factories import MODULES
 from tests.pages.conftest import SAMPLES, Upload, with_values
 from tests.pages.html import check_html
@@ -215,3 +219,26 @@ def test_the_page_costs_few_queries(client: Client, upload: Upload, django_asser
     upload()
     with django_assert_max_num_queries(24):
         client.get("/adapters/ada/capitals/")
+
+
+def test_its_owner_has_missing_prototypes_computed(client: Client, browser: Client, upload: Upload) -> None:
+    revision = upload()
+    button = f'data-path="adapters/ada/capitals/prototypes/phatgoose/?revision={revision.commit}"'
+    html = browser.get("/adapters/ada/capitals/").content.decode()
+    assert button in html
+    assert '<button class="button small">Train</button>' in html
+    assert "<button" not in client.get("/adapters/ada/capitals/").content.decode().split('id="prototypes"')[1]
+    Prototype.objects.create(revision=revision, kind="phatgoose", count=2, dim=8, blob=put_bytes(b"gates"))
+    assert button not in browser.get("/adapters/ada/capitals/").content.decode()
+    unlabelled = b'{"input": "Capital of Peru?"}\n'
+    upload("ada/bare", seed=1, files={"samples.jsonl": unlabelled})
+    html = browser.get("/adapters/ada/bare/").content.decode()
+    assert "It takes samples with outputs, of which this revision has none." in html
+    assert '<button class="button small">Train</button>' not in html
+
+
+def test_gates_that_were_sent_are_not_missing(browser: Client, upload: Upload) -> None:
+    gate = save({"model.layers.0.self_attn.q_proj": np.ones(8, np.float32)})
+    upload(files={"gates.safetensors": gate})
+    [kind] = [kind for kind in browser.get("/adapters/ada/capitals/").context["computable"] if kind["is_sent"]]
+    assert kind["name"] == "phatgoose"

@@ -173,3 +173,31 @@ def test_staff_may_see_the_jobs_of_everybody(browser: Client, ada: User) -> None
     User.objects.filter(pk=ada.pk).update(is_staff=True)
     assert browser.get("/jobs/").context["page"].paginator.count == 0
     assert browser.get("/jobs/?whose=all").context["page"].paginator.count == 1
+
+
+def test_the_job_of_gates_draws_their_losses(browser: Client, ada: User) -> None:
+    losses = [2 - 0.01 * step for step in range(100)]
+    order = {"kind": "phatgoose", "adapter": "ada/capitals", "revision": 1}
+    result = {"adapter": "ada/capitals", "revision": "0" * 40, "kind": "phatgoose", "modules": 4, "losses": losses}
+    job = Job.objects.create(kind="prototype", owner=ada, payload=order, status="succeeded", result=result)
+    answer = browser.get(f"/jobs/{job.pk}/")
+    html = answer.content.decode()
+    check_html(html)
+    assert answer.context["first_loss"] == pytest.approx(1.955)
+    assert answer.context["last_loss"] == pytest.approx(1.055)
+    assert 'data-chart="losses"' in html
+    Job.objects.filter(pk=job.pk).update(
+        status="failed", result=None, error={"code": "base_not_here", "message": "No."}
+    )
+    html = browser.get(f"/jobs/{job.pk}/").content.decode()
+    assert "can put the base model there" in html
+    assert 'href="/adapters/ada/capitals/#prototypes"' in html
+
+
+def test_the_job_of_a_bundle_leads_to_its_page(browser: Client, ada: User) -> None:
+    job = Job.objects.create(
+        kind="bundle", owner=ada, payload={"bundle": "b"}, status="succeeded", result={"bundle": "b"}
+    )
+    assert f'href="/bundle/?job={job.pk}"' in browser.get(f"/jobs/{job.pk}/").content.decode()
+    Job.objects.filter(pk=job.pk).update(status="failed", result=None, error={"code": "internal", "message": "No."})
+    assert 'href="/bundle/?bundle=b">Change and bundle again' in browser.get(f"/jobs/{job.pk}/").content.decode()

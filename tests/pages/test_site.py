@@ -9,7 +9,19 @@ from tests.pages.html import check_html
 
 pytestmark = pytest.mark.django_db
 
-PUBLIC = ["/", "/adapters/", "/adapters/ada/capitals/", "/retrieve/", "/merge/", "/login/", "/signup/"]
+PUBLIC = [
+    "/",
+    "/adapters/",
+    "/adapters/ada/capitals/",
+    "/retrieve/",
+    "/trial/",
+    "/merge/",
+    "/bundle/",
+    "/leaderboard/",
+    "/methods/",
+    "/login/",
+    "/signup/",
+]
 PRIVATE = ["/upload/", "/jobs/", "/settings/tokens/"]
 
 

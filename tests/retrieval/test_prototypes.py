@@ -9,6 +9,7 @@ from registry.errors import NotFound
 from registry.models import Blob
 from registry.storage import put_bytes, read_blob
 from retrieval.encoders import current_encoder
+from retrieval.hybrid import served_version
 from retrieval.models import Prototype
 from retrieval.prototypes import as_safetensors, find_prototype, rows_of, store_modules, store_text
 from retrieval.similar import arrow_similarity
@@ -25,7 +26,9 @@ def test_text_rows_are_every_sample_and_their_normalised_mean():
     np.testing.assert_allclose(samples, current_encoder().encode(SUMS), atol=1e-6)
     mean = samples.astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(centroid, [mean / np.linalg.norm(mean)], atol=1e-6)
-    assert set(revision.prototypes.values_list("space_id", flat=True)) == {current_encoder().space_id}
+    spaces = dict(revision.prototypes.values_list("kind", "space_id"))
+    encoder = current_encoder().space_id
+    assert spaces == {"samples": encoder, "centroid": encoder, "hybrid": served_version(encoder).space_id}
 
 
 def test_a_second_run_of_the_job_changes_nothing():
@@ -39,15 +42,16 @@ def test_a_second_run_of_the_job_changes_nothing():
     revision.prototypes.filter(kind="samples").delete()
     store_text(revision, SUMS)
     assert rows_of(find_prototype(revision, "samples")).shape == (3, 384)
-    assert revision.prototypes.count() == 3
+    assert [row.kind for row in revision.prototypes.all()] == ["arrow", "centroid", "hybrid", "samples"]
 
 
 def test_module_vectors_are_one_file():
     revision = make_expert("ada/weights").head
     vectors = {"b.k": np.arange(6.0).reshape(2, 3), "a.q": np.arange(4.0)}
-    row = store_modules(revision, "arrow", vectors)
+    store_modules(revision, "arrow", vectors)
+    row = find_prototype(revision, "arrow")
     assert (row.count, row.dim, row.space) == (2, 4, None)
-    found = load(as_safetensors(find_prototype(revision, "arrow")))
+    found = load(as_safetensors(row))
     assert found.keys() == vectors.keys()
     assert found["b.k"].tolist() == vectors["b.k"].tolist()
     assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
@@ -56,7 +60,7 @@ def test_module_vectors_are_one_file():
 
 def test_an_adapter_without_such_modules_has_no_row():
     revision = make_expert("ada/conv").head
-    assert store_modules(revision, "arrow", {}) is None
+    store_modules(revision, "arrow", {})
     with pytest.raises(NotFound):
         find_prototype(revision, "arrow")
 

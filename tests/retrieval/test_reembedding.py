@@ -13,12 +13,13 @@ from registry.models import Blob, Job, Revision
 from retrieval import live, reembedding, snapshots, spaces
 from retrieval.encoders import current_encoder, find_encoder
 from retrieval.live import index_status
-from retrieval.models import IndexSnapshot, Prototype, Space
+from retrieval.models import IndexSnapshot, ProbeVector, Prototype, Space
+from retrieval.outcomes import lacking_vectors, report
 from retrieval.reembedding import Watch
 from retrieval.services import retrieve
 from retrieval.spaces import served_space_id
 from tests.retrieval.models import write_encoder
-from tests.retrieval.rows import add_revision, make_expert, publish
+from tests.retrieval.rows import add_revision, make_expert, make_user, publish
 from workers.runner import run
 
 pytestmark = pytest.mark.django_db
@@ -58,7 +59,7 @@ def run_job():
 
 
 def ask(text="Name the capital of Peru."):
-    return retrieve(AnonymousUser(), {"text": text, "k": 10, "explain": True})
+    return retrieve(AnonymousUser(), {"router": "lora_retriever", "text": text, "k": 10, "explain": True})
 
 
 def names(answer):
@@ -113,7 +114,7 @@ def test_a_killed_job_goes_on_where_it_was(experts, other, settings, monkeypatch
 def test_what_is_uploaded_meanwhile_is_in_both_spaces(experts, other, settings):
     restart(settings, other)
     late = make_expert("di/late", ["Name the capital of Chile."])
-    assert set(late.head.prototypes.values_list("space_id", flat=True)) == {
+    assert set(late.head.prototypes.exclude(kind="hybrid").values_list("space_id", flat=True)) == {
         find_encoder("").space_id,
         find_encoder(str(other)).space_id,
     }
@@ -267,6 +268,22 @@ def test_an_unused_space_can_be_dropped_and_one_in_use_cannot(experts, other, se
     assert f"{old}  unused, 100%" in capsys.readouterr().out
     call_command("drop_space", old)
     assert not Prototype.objects.filter(space=old).exists()
-    assert [space.pk for space in Space.objects.all()] == [served_space_id()]
+    assert [space.pk for space in Space.objects.filter(hybrid=None)] == [served_space_id()]
     assert len(list(snapshots.folder().iterdir())) == IndexSnapshot.objects.count() == 1
     assert sorted(names(ask())) == sorted(TASKS)
+
+
+def test_probes_move_with_the_experts_and_stragglers_follow(experts, other, settings):
+    ada = make_user("ada")
+    [first], _ = report(ada, {"adapter": "ada/capitals", "text": "Capital of Peru?", "score": 1})
+    restart(settings, other)
+    assert run_job().status == "succeeded"
+    assert {row.space_id for row in first.probe.vectors.all()} == {find_encoder("").space_id, served_space_id()}
+    # One that was embedded just before the switch and stored just after it.
+    ProbeVector.objects.filter(space_id=served_space_id()).delete()
+    report(ada, {"adapter": "bo/sums", "text": "1 + 1?", "score": 1})
+    Watch().look()
+    assert run_job().status == "succeeded"
+    assert not lacking_vectors(served_space_id()).exists()
+    Watch().look()
+    assert not Job.objects.filter(kind="reembed", status="queued").exists()

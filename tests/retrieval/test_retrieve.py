@@ -33,7 +33,7 @@ def names(answer: dict) -> list[str]:
 
 
 def test_the_nearest_expert_comes_first(experts):
-    answer = retrieve(NOBODY, {"text": "Name the capital of Peru."})
+    answer = retrieve(NOBODY, {"router": "lora_retriever", "text": "Name the capital of Peru."})
     [result] = answer["results"]
     first = result["matches"][0]
     assert answer["router"] == "lora_retriever"
@@ -58,9 +58,9 @@ def test_texts_have_one_result_each_and_examples_one_together(experts):
 
 def test_a_score_does_not_depend_on_the_other_texts_of_a_request(experts):
     texts = ["What is 3 + 4?", "Capital of Chile? " * 40, "x", "Past tense of 'run'?"]
-    together = retrieve(NOBODY, {"texts": texts})["results"]
+    together = retrieve(NOBODY, {"router": "lora_retriever", "texts": texts})["results"]
     for text, result in zip(texts, together, strict=True):
-        [alone] = retrieve(NOBODY, {"text": text})["results"]
+        [alone] = retrieve(NOBODY, {"router": "lora_retriever", "text": text})["results"]
         for one, other in zip(alone["matches"], result["matches"], strict=True):
             assert one["adapter"] == other["adapter"]
             assert one["score"] == pytest.approx(other["score"], abs=1.1e-6)
@@ -101,7 +101,8 @@ def test_base_model_is_found_by_its_aliases(experts):
 def test_no_expert_and_no_expert_good_enough_abstain(experts):
     [empty] = retrieve(NOBODY, {"text": "anything", "base_model": "no/such"})["results"]
     assert empty == {"abstained": True, "reason": "no_experts", "matches": []}
-    [far] = retrieve(NOBODY, {"text": "Bake a cake.", "params": {"min_score": 0.95}})["results"]
+    asked = {"router": "lora_retriever", "text": "Bake a cake.", "params": {"min_score": 0.95}}
+    [far] = retrieve(NOBODY, asked)["results"]
     assert far == {"abstained": True, "reason": "below_threshold", "matches": []}
 
 
@@ -151,7 +152,8 @@ def test_evidence_shows_the_nearest_samples(experts):
 
 @pytest.mark.parametrize("text", ["\0 nul \0", "\ud800 lone", "😀" * 300, "a" * MAX_CHARS, "\u202ertl <b>"])
 def test_odd_texts_are_answered(experts, text):
-    assert len(names(retrieve(NOBODY, {"text": text, "explain": True}))) == 3
+    assert len(names(retrieve(NOBODY, {"text": text, "explain": True, "params": {"abstain": False}}))) == 3
+    assert len(names(retrieve(NOBODY, {"router": "lora_retriever", "text": text, "explain": True}))) == 3
 
 
 @pytest.mark.parametrize(
@@ -192,9 +194,22 @@ def test_odd_texts_are_answered(experts, text):
         ({"text": "a", "filters": {"tag": []}}, "filters.tag"),
         ({"text": "a", "filters": {"tag": [1]}}, "filters.tag"),
         ({"text": "a", "top_k": 3}, "top_k"),
-        ({"vector": [0.1], "space": "x"}, "vector"),
-        ({"vectors": [[0.1]]}, "vectors"),
-        ({"adapter": "ada/capitals"}, "adapter"),
+        ({"vector": [0.1], "space": "x"}, "space"),
+        ({"vector": [0.1], "space": "\0"}, "space"),
+        ({"vectors": [[0.1]]}, "space"),
+        ({"vector": [0.1], "space": 1}, "space"),
+        ({"text": "a", "space": "x"}, "space"),
+        ({"vector": 0.1, "space": "x"}, "vector"),
+        ({"vector": [], "space": "x"}, "vector"),
+        ({"vector": [True], "space": "x"}, "vector"),
+        ({"vector": ["1"], "space": "x"}, "vector"),
+        ({"vector": [0.1] * 8193, "space": "x"}, "vector"),
+        ({"vectors": [], "space": "x"}, "vectors"),
+        ({"vectors": [[0.1], None], "space": "x"}, "vectors[1]"),
+        ({"adapter": "capitals"}, "adapter"),
+        ({"adapter": ["ada/capitals"]}, "adapter"),
+        ({"adapter": "ada/capitals", "router": "token_level"}, "adapter"),
+        ({"examples": [{"input": "a"}], "router": "token_level"}, "examples"),
         ({"hidden_states": {}}, "hidden_states"),
         ({"text": "a", "\ud800": 1}, "?"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrieval import live, search
-from retrieval.index import FlatIndex
+from retrieval.index import VectorIndex
 from retrieval.live import current_view
 from retrieval.models import Space
 from retrieval.search import View, exact_scores
@@ -79,7 +79,7 @@ def with_index(view, share):
     ids = np.sort(view.pool.rows["prototype"])[: int(share * len(view.pool))]
     rows = [int(np.flatnonzero(view.pool.rows["prototype"] == one)[0]) for one in ids]
     vectors = np.stack([view.vector(row) for row in rows])
-    return View(view.pool, FlatIndex(ids, vectors), "test", view)
+    return View(view.pool, VectorIndex.build([(ids, vectors)]), "test", view)
 
 
 @EXAMPLES
@@ -130,7 +130,7 @@ def test_vectors_of_another_space_are_not_found():
 
 def test_only_what_changed_is_read_again(experts, django_assert_max_num_queries, monkeypatch):
     current_view()
-    monkeypatch.setattr(search, "_from_database", lambda ids: pytest.fail(f"{ids} were read again"))
+    monkeypatch.setattr(search, "read_vectors", lambda ids: pytest.fail(f"{ids} were read again"))
     publish(experts[0][0], tags=["new"])
     # The position, the space in service before and after, the changed adapters, the newest snapshot.
     with django_assert_max_num_queries(7):
@@ -147,7 +147,18 @@ TEXTS = {
 }
 
 
-@settings(EXAMPLES, max_examples=8)
+ASKED = (
+    {"router": "lora_retriever", "params": {"min_score": 0.6}},
+    {"router": "adapter_soup"},
+    {"router": "adapter_soup", "params": {"selection": "gmm"}},
+    {"router": "retrieval_of_experts"},
+    {"router": "airoboros"},
+    {"router": "what_the_weight"},
+    {"router": "what_the_weight", "params": {"score": "tf_idf"}},
+)
+
+
+@settings(EXAMPLES, max_examples=16)
 @given(data=st.data())
 def test_what_a_caller_may_not_see_changes_nothing(data):
     """The answer equals that of a server that holds only what the caller may see."""
@@ -165,8 +176,7 @@ def test_what_a_caller_may_not_see_changes_nothing(data):
         "texts": ["Name the capital of Peru.", "What is 3 + 4?"],
         "k": data.draw(st.integers(1, 5)),
         "explain": True,
-        "router": data.draw(st.sampled_from(["lora_retriever", "adapter_soup"])),
-        "params": data.draw(st.sampled_from([{}, {"min_score": 0.6}])),
+        **data.draw(st.sampled_from(ASKED)),
     }
     full = retrieve(user, asked)
     for expert in hidden:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from registry.models import Adapter
 from retrieval import live, snapshots
-from retrieval.index import FlatIndex
+from retrieval.index import VectorIndex
 from retrieval.live import current_view
-from retrieval.models import IndexSnapshot
-from tests.retrieval.rows import add_centroid, make_expert, publish, unit_rows
+from retrieval.models import IndexSnapshot, Prototype
+from tests.retrieval.rows import add_centroid, make_expert, publish, text_space, unit_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -72,8 +73,6 @@ def test_what_left_the_pool_is_not_found_in_it():
 
 
 def current_adapter(name):
-    from registry.models import Adapter
-
     return Adapter.objects.get(full_name=name)
 
 
@@ -92,7 +91,7 @@ def test_a_damaged_one_is_passed_over(damage, caplog):
     elif damage == "remove":
         path.unlink()
     else:
-        FlatIndex(np.arange(6), unit_rows(6, seed=50)).write(path)
+        VectorIndex.build([(np.arange(6), unit_rows(6, seed=50))]).write(path)
     live.forget()
     assert everything(query) == expected
     assert current_view().index is None
@@ -136,17 +135,49 @@ def test_status_tells_space_snapshot_and_tail():
     assert (status["snapshot"], status["experts"], status["tail"], status["lag"]) == (snapshot.pk, 7, 1, 0)
 
 
-def test_a_selection_limits_the_search_and_nothing_is_made_up():
-    index = FlatIndex(np.array([3, 5, 9]), unit_rows(3, seed=0))
-    scores, positions = index.search(unit_rows(1, seed=1)[0], 10, index.selector(np.array([1])))
-    assert positions.tolist() == [1]
-    assert len(scores) == 1
-    assert index.positions_of(np.array([9, 4, 3, 11])).tolist() == [2, -1, 0, -1]
-    nan = np.full(384, np.nan, dtype=np.float32)
-    assert index.search(nan, 3, index.selector(np.arange(3)))[1].tolist() in ([], [0, 1, 2])
+def test_a_large_pool_is_searched_through_a_graph_which_is_measured(monkeypatch):
+    monkeypatch.setattr(snapshots, "GRAPH_FROM", 5)
+    add_experts(0, 6)
+    expected = everything(unit_rows(1, seed=99)[0])
+    snapshot = snapshots.build_if_due()
+    assert (snapshot.recall, snapshot.candidates) == (1.0, 64)
+    assert current_view().index.candidates == 64
+    assert everything(unit_rows(1, seed=99)[0]) == expected
 
 
-@pytest.mark.parametrize("ids", [[1, 1, 2], [2, 1, 3], [1, 2]])
-def test_an_index_refuses_ids_that_are_not_one_ascending_per_vector(ids):
-    with pytest.raises(ValueError, match="ascending"):
-        FlatIndex(np.array(ids), unit_rows(3, seed=0))
+def test_a_graph_that_finds_too_little_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(snapshots, "GRAPH_FROM", 5)
+    monkeypatch.setattr(VectorIndex, "tune", lambda self, queries: 0.5)
+    add_experts(0, 6)
+    expected = everything(unit_rows(1, seed=99)[0])
+    snapshot = snapshots.build_if_due()
+    assert (snapshot.recall, snapshot.candidates, snapshot.count) == (0.5, None, 6)
+    assert "searching all" in caplog.text
+    assert current_view().index.candidates is None
+    assert everything(unit_rows(1, seed=99)[0]) == expected
+
+
+def test_a_graph_is_measured_by_samples_that_are_not_in_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(snapshots, "GRAPH_FROM", 4)
+    monkeypatch.setattr(VectorIndex, "tune", lambda self, queries: asked.append(queries) or 1.0)
+    add_experts(0, 5)
+    rows = unit_rows(10, seed=7).reshape(5, 2, 384)
+    for adapter, samples in zip(Adapter.objects.select_related("head"), rows, strict=True):
+        columns = {"kind": "samples", "space": text_space(), "count": 2, "dim": 384}
+        Prototype.objects.create(revision=adapter.head, vectors=samples.tobytes(), **columns)
+    snapshots.build_if_due()
+    [queries] = asked
+    assert queries.tolist() == rows[:, 1].tolist()
+
+
+def test_snapshots_of_an_older_format_go(tmp_path):
+    add_experts(0, 6)
+    old = IndexSnapshot.objects.create(
+        space_id=current_view().pool.space, format=1, count=6, dim=384, sha256="0" * 64, change_seq=0
+    )
+    snapshots.folder().mkdir(exist_ok=True)
+    snapshots.path_of(old).write_bytes(b"old")
+    kept = snapshots.build_if_due()
+    assert [path.stem for path in snapshots.folder().iterdir()] == [kept.sha256]
+    assert list(IndexSnapshot.objects.all()) == [kept]

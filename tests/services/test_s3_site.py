@@ -98,7 +98,9 @@ def test_a_private_file_is_signed_for_those_who_may_read_it_alone(site, ada, tmp
 def test_experts_in_the_store_are_retrieved_merged_and_downloaded(site, ada, folder, tmp_path):
     other = write_adapter_files(tmp_path, seed=3)
     ada.upload_ready("ada/two", other, samples=["third question"])
-    [found] = ada.post("/retrieve/", json={"text": "first question", "k": 1}).json()["results"]
+    [found] = ada.post("/retrieve/", json={"router": "lora_retriever", "text": "first question", "k": 1}).json()[
+        "results"
+    ]
     assert found["matches"][0]["adapter"] == "ada/one"
     inputs = [{"adapter": "ada/one"}, {"adapter": "ada/two"}]
     answered = ada.post("/merges/", json={"method": "weighted_sum", "inputs": inputs}).json()

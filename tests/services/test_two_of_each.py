@@ -27,7 +27,7 @@ def test_new_experts_are_found_everywhere_at_once_and_each_answer_is_of_one_vers
     errors: list[str] = []
 
     def ask(url: str) -> None:
-        body = {"text": QUERY, "k": 50, "filters": {"owner": ["twins"]}}
+        body = {"router": "lora_retriever", "text": QUERY, "k": 50, "filters": {"owner": ["twins"]}}
         while not stopped.is_set():
             answer = requests.post(url + "/api/v1/retrieve/", json=body, timeout=180)
             if answer.status_code != 200:
@@ -63,6 +63,6 @@ def test_new_experts_are_found_everywhere_at_once_and_each_answer_is_of_one_vers
 
 
 def found(url: str) -> list[str]:
-    body = {"text": QUERY, "k": 50, "filters": {"owner": ["twins"]}}
+    body = {"router": "lora_retriever", "text": QUERY, "k": 50, "filters": {"owner": ["twins"]}}
     [result] = requests.post(url + "/api/v1/retrieve/", json=body, timeout=180).json()["results"]
     return [match["adapter"] for match in result["matches"]]

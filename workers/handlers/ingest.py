@@ -10,16 +10,21 @@ from lora.check import check_values
 from lora.config import parse_config
 from lora.header import read_header
 from lora.layout import read_layout
-from lora.prototypes.arrow import arrow_file
+from lora.prototypes.arrow import ambiguous_modules, arrow_file
 from registry import jobs
 from registry.adapters import publish
+from registry.gates import GATES, check_gate_values
 from registry.intake import CONFIG, WEIGHTS
 from registry.models import Revision
 from registry.samples import read_samples
 from registry.storage import local_path, read_blob
+from retrieval.baselines import store_baselines
+from retrieval.descriptions import store_description
+from retrieval.hubness import hub_warning
 from retrieval.prototypes import store_modules, store_text
 from retrieval.sketches import store_sketch
 from retrieval.snapshots import is_due
+from workers.backgrounds import held_background
 from workers.runner import Work
 
 # A ΔW this many times the pool's median is a hint at a broken scale, or at an attack on merges.
@@ -63,15 +68,21 @@ def examine(work: Work, revision: Revision, progress: Any) -> Findings:
         work.log(f"Computing Arrow prototypes of {len(layout.modules)} modules")
         vectors, modules = arrow_file(path, layout)
         store_sketch(revision, path, layout)
+    if gates := revision.file(GATES):
+        check_gate_values(read_blob(gates.blob))
     store_modules(revision, "arrow", vectors)
+    if vectors and (background := held_background(revision.base_model, vectors)):
+        store_baselines(revision.pk, {path: v.numpy() for path, v in vectors.items()}, background)
     progress(0.6)
     if samples := read_samples(revision):
         work.log(f"Embedding {len(samples)} samples")
         store_text(revision, [sample["input"] for sample in samples])
+    store_description(revision)
     progress(0.95)
     norm = sum(module["norm"] ** 2 for module in modules) ** 0.5
-    facts = revision.facts | {"modules": modules, "tensor_digest": values.tensor_digest}
-    warnings = [*revision.warnings, *values.warnings, *_norm_warning(revision, norm)]
+    found = {"tensor_digest": values.tensor_digest, "ambiguous_modules": ambiguous_modules(modules)}
+    facts = revision.facts | found | {"modules": modules}
+    warnings = [*revision.warnings, *values.warnings, *_norm_warning(revision, norm), *hub_warning(revision)]
     return Findings(facts, norm, list({warning["code"]: warning for warning in warnings}.values()))
 
 

@@ -1,9 +1,11 @@
 """`reembed`: every expert's vectors in the space of another encoder, and then that space in service."""
 
 from registry import jobs
+from retrieval.descriptions import embed_missing_descriptions
 from retrieval.encoders import Encoder
+from retrieval.hybrid import prepare
 from retrieval.models import ServedSpace, Space
-from retrieval.reembedding import Skipped, embed_missing
+from retrieval.reembedding import Skipped, embed_missing, embed_missing_probes
 from retrieval.snapshots import build_if_due
 from retrieval.spaces import heads, lacking, serve, space_of, wanted_encoder
 from workers.runner import Work
@@ -28,6 +30,9 @@ def handle(work: Work) -> None:
             with jobs.finishing(work.job, _result(space, embedded, skipped)):
                 work.log("Another encoder is wanted by now; what was computed is kept")
             return
+        for _ in (*embed_missing_probes(encoder, space), *embed_missing_descriptions(encoder, space)):
+            work.progress(1.0)
+        prepare(space, encoder)
         build_if_due(space.pk)
         try:
             with jobs.finishing(work.job, _result(space, embedded, skipped)):

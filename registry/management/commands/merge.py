@@ -1,5 +1,6 @@
 """`manage.py merge RECIPE --out DIR`: merges folders of this machine, without a server or its database."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lora.errors import LoraError
 from lora.local_recipes import merge_folders, summary
+from lora.progress_line import progress_line
 from registry import plain_yaml
 from registry.errors import Invalid
 
@@ -31,7 +33,10 @@ class Command(BaseCommand):
         try:
             # JSON is YAML.
             document = plain_yaml.load(recipe.read_bytes())
-            report = merge_folders(document, recipe.parent, out, base=options["base"], device=settings.DEVICE)
+            with progress_line(sys.stderr, "Merging") as progress:
+                report = merge_folders(
+                    document, recipe.parent, out, base=options["base"], device=settings.DEVICE, progress=progress
+                )
         except Invalid as error:
             raise CommandError(f"{recipe}: {error.message}") from error
         except (LoraError, OSError) as error:

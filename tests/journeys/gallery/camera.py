@@ -18,7 +18,8 @@ HEIGHT = 800
 # Nothing that loads after the page may be missing from the picture.
 SETTLED = """() => document.readyState === "complete"
     && !document.querySelector("[hx-trigger=load], .htmx-request")
-    && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.querySelector("svg"))"""
+    && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.querySelector("svg"))
+    && [...document.querySelectorAll(".map")].every((map) => map.dataset.drawn)"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 

@@ -5,10 +5,12 @@
 
 import sys
 from datetime import timedelta
+from typing import Any
 
 import django
 
 from bench.registry_rows import fill
+from tests.journeys.gallery.routes import routes
 
 PASSWORD = "a long enough passphrase"
 PEOPLE = ("ada", "bo", "operator")
@@ -47,6 +49,9 @@ def running() -> None:
     from registry.models import AccessToken, Job
     from registry.tokens import create_token
 
+    _trials()
+    for route in routes(User.objects.get(username="ada")):
+        sys.stdout.write(f"{route}\n")
     job = claim(Job.objects.filter(kind="merge", status="queued").latest("queued_at").pk, "worker")
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() + timedelta(days=1))
     log(job, "Reading 3 inputs")
@@ -58,6 +63,77 @@ def running() -> None:
         if column:
             past = {"created_at": timezone.now() - timedelta(days=100), column: timezone.now() - timedelta(days=10)}
             AccessToken.objects.filter(pk=token.pk).update(**past)
+
+
+def _trials() -> None:
+    """Write out the ids of three trials of ada: one that has ended, one that runs and one that found no base."""
+    from django.contrib.auth.models import User
+    from django.utils import timezone
+
+    from registry.jobs import log
+    from registry.models import Job, Merge
+
+    ada, merge = User.objects.get(username="ada"), Merge.objects.filter(artefact__isnull=False).first()
+    best, second, given_up = ("ada/date-format", "bo/weekday-after", "bo/antonym")
+
+    def row(kind: str, loss: float, exact: float | None, adapter: str | None = None, **more: object) -> dict:
+        measured = {"loss": loss, "exact_match": exact, "examples": 12 if exact is not None else 8}
+        return {"kind": kind, "adapter": adapter, "revision": "0" * 40 if adapter else None, **measured, **more}
+
+    inputs = [{"adapter": best, "revision": "0" * 40, "weight": 1.13}, {"adapter": second, "weight": -0.21}]
+    ranking = [
+        row("adapter", 0.021, 1.0, best),
+        row("merge", 0.034, 11 / 12, inputs=inputs),
+        row("base_few_shot", 0.412, 5 / 12),
+        row("adapter", 1.204, 1 / 12, second),
+        row("base", 2.318, 0.0),
+        row("adapter", 2.207, None, given_up),
+    ]
+    skipped = [{"adapter": "bo/stranger", "reason": "The base at hand has no module model.layers.40.mlp.up_proj."}]
+    result = {"base_model": "acme/base", "examples": 12, "ranking": ranking, "skipped": skipped, "merge": str(merge.pk)}
+    message = (
+        "This worker has no weights of acme/tiny-base. Register it, and put them at BASE_MODELS_DIR/acme/tiny-base."
+    )
+    lease = {"lease_until": timezone.now() + timedelta(days=1), "started_at": timezone.now()}
+    for ending in (
+        {"status": "succeeded", "result": result, "progress": 1},
+        {"status": "running", "progress": 0.42, "attempts": 1, "worker": "worker", **lease},
+        {"status": "failed", "error": {"code": "base_not_here", "message": message, "detail": {}}},
+    ):
+        job = Job.objects.create(kind="trial", owner=ada, payload={"examples": 12}, **ending)
+        for line in ("Loading the base model", "ada/date-format: loss 0.021 on 8 examples", "The best 3 go on"):
+            log(job, line)
+        sys.stdout.write(f"{job.pk}\n")
+
+
+def evaluations() -> None:
+    """Three routers on a suite of forty tasks, and what their experts answer beside four references."""
+    from lora.suite import Suite
+    from retrieval.evaluations import Result, store
+
+    def share(value: float) -> dict[str, float]:
+        return {"value": value, "low": max(0, value - 0.06), "high": min(1, value + 0.05)}
+
+    def found(value: float) -> dict[str, Any]:
+        top = {"1": share(value), "3": share(min(1, value + 0.12)), "8": share(min(1, value + 0.2))}
+        return {"queries": 2000, "mrr": share(value + 0.05), "top": top}
+
+    setting = {"samples": 20, "queries": None, "space": "all-MiniLM-L6-v2@b5c9b60c7a7a"}
+    results = []
+    for name, value in (("lora_retriever", 0.76), ("retrieval_of_experts", 0.68), ("airoboros", 0.64)):
+        rates = [min(1, value * (place % 10) / 5) for place in range(40)]
+        tasks = [{"task": f"task_{place:02}", "queries": 50, "top": {"1": rate}} for place, rate in enumerate(rates)]
+        figures = {"experts": 40, "as_given": found(value), "without_instruction": found(value - 0.2)}
+        figures |= {"category": found(value / 4), "took_ms": {"encode": 4.2, "route": 2 - 2 * value}, "tasks": tasks}
+        results.append(Result("retrieval", name, setting, figures))
+        forms = {"top_1": share(value), "top_3": share(value - 0.2), "top_1_masked": share(0.09)}
+        results.append(
+            Result("answers", name, setting | {"base_model": "acme/base"}, {"queries": 400, "as_given": forms})
+        )
+    for name, value in (("own_expert", 0.79), ("base_5_shot", 0.32), ("uniform_merge", 0.2), ("base_0_shot", 0.01)):
+        told = {"queries": 400, "as_given": {"all": share(value)}}
+        results.append(Result("answers", name, setting | {"base_model": "acme/base"}, told, is_reference=True))
+    store(Suite("our tasks", "a" * 64, ()), results)
 
 
 def crowd() -> None:
@@ -94,4 +170,6 @@ def _jobs() -> None:
 
 if __name__ == "__main__":
     django.setup()
-    {"people": people, "imports": imports, "running": running, "crowd": crowd}[sys.argv[1]](*sys.argv[2:])
+    {"people": people, "imports": imports, "running": running, "crowd": crowd, "evaluations": evaluations}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -48,6 +48,7 @@ def empty_scene(data_dir: Path) -> Iterator[Scene]:
 def crowded_scene(data_dir: Path) -> Iterator[Scene]:
     with running_site(data_dir, worker=False, SIGNUP="closed") as site:
         _write_rows(site, "crowd")
+        _write_rows(site, "evaluations")
         [expert] = site.client().get("/adapters/?page_size=1").json()["results"]
         yield Scene(site, {"expert": expert["name"]})
 
@@ -63,7 +64,8 @@ def filled_scene(data_dir: Path) -> Iterator[Scene]:
         os.killpg(worker.pid, signal.SIGTERM)
         worker.wait(30)
         marks |= _waiting_work(ada, data_dir / "made")
-        _write_rows(site, "running")
+        jobs = ("trial", "running_trial", "failed_trial", "route", "running_route", "failed_route")
+        marks |= dict(zip(jobs, _write_rows(site, "running").split(), strict=True))
         yield Scene(site, marks)
 
 
@@ -84,7 +86,7 @@ def _ended_work(ada: Client, bo: Client, folder: Path) -> dict[str, str]:
 
 
 def _later_work(ada: Client) -> dict[str, str]:
-    """What is done to experts that are there: a second revision, downloads, a merge, an end."""
+    """What is done to experts that are there: a second revision, downloads, a merge, a bundle, an end."""
     first = ada.get("/adapters/ada/roman-numerals/").json()["revision"]
     more = b'{"input": "Write 1987 as a Roman numeral.", "output": "MCMLXXXVII"}\n'
     _succeeds(ada, _accepted(ada.post("/adapters/ada/roman-numerals/samples/", files={"samples.jsonl": more})))
@@ -93,7 +95,11 @@ def _later_work(ada: Client) -> dict[str, str]:
         assert ada.get("/adapters/ada/date-format/archive/").ok
     merge = _merge(ada, "weighted_sum", ("record-to-json", "date-format"), name="ada/json-dates")
     _succeeds(ada, merge["job"])
-    return {"old_revision": first, "merge": merge["merge"]["id"], "merged_job": merge["job"]["id"]}
+    order = {"router": "spectr", "adapters": ["ada/record-to-json", "ada/date-format"]}
+    bundle = _accepted(ada.post("/bundles/", json=order))
+    _succeeds(ada, bundle)
+    marks = {"old_revision": first, "merge": merge["merge"]["id"], "merged_job": merge["job"]["id"]}
+    return marks | {"bundle_job": bundle["id"]}
 
 
 def _imports(site: Site, operator: Client, folder: Path) -> dict[str, str]:

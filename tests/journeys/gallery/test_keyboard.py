@@ -12,8 +12,9 @@ pytestmark = [pytest.mark.journey, pytest.mark.browser]
 
 BY_NAME = {str(state): state for state in STATES}
 PAGES = (
-    "home-filled", "list-filled", "adapter-owner", "upload-chosen", "retrieve-answered", "merge-inputs",
-    "import-filled", "jobs-filled", "job-running", "merge-result-finished", "tokens-filled", "signup-error",
+    "home-filled", "list-filled", "adapter-owner", "upload-chosen", "retrieve-answered", "retrieve-job", "merge-inputs",
+    "trial-ended", "import-filled", "jobs-filled", "job-running", "merge-result-finished", "tokens-filled",
+    "signup-error", "leaderboard-filled", "methods-picked", "bundle-lacking", "bundle-ended",
 )  # fmt: skip
 REACH = Path(__file__).with_name("keyboard.js").read_text(encoding="utf-8")
 

@@ -65,7 +65,7 @@ class Command(BaseCommand):
         for task in journey.TASKS:
             with self._step(f"retrieve for {journey.item_of(journey.prompt(task))!r}"):
                 matches = journey.retrieve(client, owner, task)
-            self._say(*(f"    {match['score']:.2f}  {match['adapter']}" for match in matches))
+            self._say(*(f"    {match['weight']:4.0%}  {match['adapter']}" for match in matches))
             found[task] = matches[0]["adapter"]
         with self._step(f"retrieve for a line each of {' and '.join(journey.MERGED)}"):
             best = journey.soup(client, owner)

@@ -1,0 +1,93 @@
+"""`manage.py evaluate --suite DIR`: how well the routers find, and answer, on tasks of one's own."""
+
+import json
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from lora.errors import LoraError
+from lora.evaluation import text_routers
+from lora.module_routers import MODULE_ROUTERS
+from lora.suite import read_suite
+from registry.errors import AppError
+from registry.gates import GATES
+from retrieval.encoders import current_encoder
+from retrieval.evaluated_answers import answer_results, load_base, opened
+from retrieval.evaluated_modules import ask_inside, inside_routers
+from retrieval.evaluation_tables import tables
+from retrieval.evaluations import Prepared, Result, Setting, prepare, retrieval_results, store
+
+LINES = 10
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+class Command(BaseCommand):
+    help = "Put a suite of tasks to the routers; print what they find as markdown, and show it on the leaderboard."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--suite", type=Path, required=True, metavar="DIR", help="see docs/howto/evaluate.md")
+        parser.add_argument("--routers", nargs="+", metavar="NAME", help="only these; all that can be asked else")
+        parser.add_argument("--samples", type=positive, default=20, help="the first N samples of each expert (20)")
+        parser.add_argument("--queries", type=positive, metavar="N", help="the first N queries of each task (all)")
+        parser.add_argument("--base-model", metavar="ID", help="id or folder: run the experts, and compare answers")
+        parser.add_argument("--lines", type=positive, default=LINES, help=f"queries per task to be answered ({LINES})")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+        parser.add_argument("--no-store", action="store_true", help="leave the leaderboard as it is")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._evaluate(options)
+        except AppError as error:
+            raise CommandError(error.message) from error
+        except (LoraError, OSError) as error:
+            raise CommandError(str(error)) from error
+
+    def _evaluate(self, options: dict[str, Any]) -> None:
+        suite = read_suite(options["suite"])
+        encoder = current_encoder()
+        known = text_routers(described=suite.is_described) + (inside_routers(suite) if options["base_model"] else [])
+        routers = _routers(options["routers"], known)
+        setting = Setting(routers, options["samples"], options["queries"], encoder.space_id)
+        queries = sum(len(task.queries[: setting.queries]) for task in suite.tasks)
+        self._say(f"{suite.name}: {len(suite.tasks)} tasks, {queries} queries; encoding with {encoder.space_id}")
+        prepared = prepare(suite, setting, encoder.encode)
+        results = list(self._results(prepared, options["base_model"], options["lines"]))
+        self.stdout.write(tables(results))
+        if not options["no_store"]:
+            store(suite, results)
+        if path := options["json"]:
+            document = {"suite": suite.name, "digest": suite.digest, "results": [vars(result) for result in results]}
+            path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _results(self, prepared: Prepared, base_model: str | None, lines: int) -> Iterator[Result]:
+        if base_model is None:
+            yield from retrieval_results(prepared)
+            return
+        with opened(prepared.suite) as files:
+            base = load_base(base_model)
+            ask_inside(prepared, files, base, self._say)
+            yield from retrieval_results(prepared)
+            yield from answer_results(prepared, files, base, base_model, lines, self._say)
+
+    def _say(self, text: str) -> None:
+        self.stderr.write(text)
+
+
+def _routers(wanted: list[str] | None, known: list[str]) -> tuple[str, ...]:
+    for name in wanted or []:
+        if name in MODULE_ROUTERS.names() and name not in known:
+            raise CommandError(
+                f"{name} looks inside the base model: name that by --base-model. For phatgoose every expert of the "
+                f"suite needs its {GATES}."
+            )
+        if name not in known:
+            raise CommandError(f"There is no router {name!r} that takes a text. Known: {', '.join(known)}.")
+    return tuple(dict.fromkeys(wanted or known))

@@ -1,0 +1,75 @@
+"""Suites put to the routers that look inside: every figure is what the router says of that query and expert."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from lora.evaluation import Asked, Pool
+from lora.module_routers import MODULE_ROUTERS, Expert
+from lora.prototypes.activations import activations
+from lora.prototypes.arrow import arrow_file
+from lora.runtime.states import module_states
+from lora.suite import Suite, Task
+from registry.gates import GATES
+from retrieval.evaluated_modules import ask_inside, inside_routers
+from retrieval.evaluations import Prepared, Setting, retrieval_results
+from tests.lora.runtime.tiny_language_model import opened, running_base, samples, write_inputs
+
+ROUTERS = ("arrow", "arrow_global", "activation", "phatgoose", "spectr")
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Prepared, list]:
+    """Two experts of a tiny base, whose tasks show and ask random words."""
+    inputs = write_inputs(tmp_path)
+    files = opened(inputs)
+    tasks = tuple(
+        Task(f"task-{i}", "", item.samples, samples(9 + i, 2), item.weights_path.parent)
+        for i, item in enumerate(inputs)
+    )
+    for file in files:
+        save_file(arrow_file(file.path, file.layout)[0], file.path.parent / GATES)
+    texts = tuple(query.input for task in tasks for query in task.queries)
+    rows = np.eye(4, dtype=np.float32)
+    pool = Pool(("task-0", "task-1"), ("", ""), (rows[:1], rows[1:2]), (("a",), ("b",)))
+    suite = Suite("tiny", "0", tasks)
+    setting = Setting(ROUTERS, samples=3, queries=None, space="none")
+    asked = {"as_given": Asked(np.array([0, 0, 1, 1]), rows, texts)}
+    return Prepared(suite, setting, lambda _: rows, pool, tuple(task.queries for task in tasks), asked, 0.0), files
+
+
+def test_every_router_says_of_every_query_what_it_says_of_one(prepared) -> None:
+    suite, files = prepared
+    base = running_base()
+    ask_inside(suite, files, base, lambda _: None)
+    vectors = [{path: v.numpy() for path, v in arrow_file(file.path, file.layout)[0].items()} for file in files]
+    linear = [sorted(one) for one in vectors]
+    means = [activations(base, paths, task.samples[:3]) for paths, task in zip(linear, suite.suite.tasks, strict=True)]
+    for name, known in (("arrow", vectors), ("activation", means)):
+        router = MODULE_ROUTERS.get(name).run(MODULE_ROUTERS.parse(name, {}))
+        for row, text in enumerate(suite.asked["as_given"].texts):
+            states = module_states(base, text, sorted({*linear[0], *linear[1]}))
+            expected = router.rank(states, [Expert(one) for one in known]).scores
+            assert suite.said[name, "as_given"].found.scores[row] == pytest.approx(expected, abs=1e-6)
+    # Gates with the numbers of Arrow vectors are compared in another way.
+    differ = [suite.said[name, "as_given"].found.scores for name in ROUTERS]
+    assert all(not np.allclose(one, two) for i, one in enumerate(differ) for two in differ[:i])
+
+
+def test_they_have_lines_of_their_own(prepared) -> None:
+    suite, files = prepared
+    ask_inside(suite, files, running_base(), lambda _: None)
+    results = list(retrieval_results(suite))
+    assert [result.subject for result in results] == list(ROUTERS)
+    assert all(result.figures["as_given"]["queries"] == 4 for result in results)
+    assert all(result.figures["took_ms"]["encode"] > 0 for result in results)
+
+
+def test_gates_are_asked_for_where_every_expert_has_some(prepared) -> None:
+    suite, files = prepared
+    assert "phatgoose" in inside_routers(suite.suite)
+    (files[0].path.parent / GATES).unlink()
+    assert "phatgoose" not in inside_routers(suite.suite)
+    assert {"arrow", "arrow_global", "activation", "dam", "spectr"} <= set(inside_routers(suite.suite))

@@ -1,0 +1,84 @@
+"""`route`: runs the base model on the caller's texts, and ranks its experts by what enters their modules."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lora.examples import Example
+from lora.module_routers import Baselines, States
+from lora.prototypes.fisher import fisher
+from lora.runtime.probe import RunningBase
+from lora.runtime.states import module_states
+from registry import jobs
+from registry.errors import Conflict
+from retrieval.baselines import read_baselines, store_baselines
+from retrieval.module_request import ModuleRequest, parse_module_request
+from retrieval.module_routing import Candidate, answer, candidates
+from workers.backgrounds import background
+from workers.base_models import running_base
+from workers.runner import Work
+
+
+def handle(work: Work) -> None:
+    """The job's result is what `POST /retrieve/` answers at once for other routers."""
+    if work.job.owner is None:
+        raise Conflict("The account that asked is gone.")
+    request = parse_module_request(work.job.payload["request"], has_states=True)
+    found = candidates(work.job.owner, request)
+    work.log(f"{len(found)} experts of {request.base_model} are in question")
+    result = (
+        _route(work, request, found) if found else answer(request, [], {}, [{}] * len(work.job.private["queries"]), {})
+    )
+    with jobs.finishing(work.job, result):
+        pass
+
+
+def _route(work: Work, request: ModuleRequest, found: list[Candidate]) -> dict[str, Any]:
+    work.log(f"Loading {request.base_model}")
+    base = running_base(request.base_model, lambda fraction: None)
+    baselines: dict[int, Baselines] = {}
+    if request.method.run.needs_baselines:
+        baselines = _baselines(work, request.base_model, found, lambda: base)
+    paths = sorted({path for one in found for path in one.vectors} & dict(base.model.named_modules()).keys())
+    queries = work.job.private["queries"]
+    work.log(f"Running it on {sum(map(len, queries))} texts")
+    started = time.perf_counter()
+    states = []
+    for done, query in enumerate(queries):
+        work.progress(0.3 + 0.6 * done / len(queries))
+        read = _embedded if request.reads_labels else _read
+        states.append(read(base, query, paths))
+    encoded = time.perf_counter()
+    result = answer(request, found, baselines, states, {})
+    took = {"encode": encoded - started, "search": time.perf_counter() - encoded}
+    return result | {"took_ms": {name: round(seconds * 1000, 3) for name, seconds in took.items()}}
+
+
+def _embedded(base: RunningBase, examples: list[dict[str, str]], paths: list[str]) -> States:
+    """The Fisher embedding of a task, as one row for each module."""
+    return {path: row[None] for path, row in fisher(base, paths, [Example(**one) for one in examples]).items()}
+
+
+def _read(base: RunningBase, texts: list[str], paths: list[str]) -> States:
+    """The tokens of texts that describe one task together."""
+    states = [module_states(base, text, paths) for text in texts]
+    return (
+        states[0] if len(states) == 1 else {path: np.concatenate([one[path] for one in states]) for path in states[0]}
+    )
+
+
+def _baselines(
+    work: Work, base_model: str, found: list[Candidate], base: Callable[[], RunningBase]
+) -> dict[int, Baselines]:
+    """Those of all experts; what is missing is computed and stored."""
+    known = read_baselines(one.revision for one in found)
+    lacking = [one for one in found if one.revision not in known]
+    if lacking:
+        work.log(f"Reading generic texts for {len(lacking)} experts that were not compared with them yet")
+        states = background(base_model, {path for one in lacking for path in one.vectors}, base)
+        for done, one in enumerate(lacking):
+            work.progress(0.3 * done / len(lacking))
+            known[one.revision] = store_baselines(one.revision, one.vectors, states)
+    return known
