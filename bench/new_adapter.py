@@ -41,7 +41,9 @@ def lag_s(client, sites: list[Site], name: str, folder: Path, text: str) -> floa
 
 
 def _found(site: Site, name: str, text: str) -> bool:
-    [result] = site.client().post("/retrieve/", json={"text": text, "k": 1}).json()["results"]
+    [result] = (
+        site.client().post("/retrieve/", json={"text": text, "k": 1, "params": {"abstain": False}}).json()["results"]
+    )
     return [match["adapter"] for match in result["matches"]] == [name]
 
 

@@ -53,6 +53,7 @@ def paths(count: int, names: list[str]) -> dict[str, Callable[[random.Random], s
         "list, two to six facets": combination,
         "adapter": lambda dice: f"/adapters/{dice.choice(names)}/",
         "home": lambda dice: "/",
+        "map of the experts": lambda dice: "/api/v1/map/",
         "REST list": lambda dice: asked("/api/v1/adapters/", ordering=dice.choice(orders), page=dice.randint(1, last)),
         "REST list of 100": lambda dice: asked("/api/v1/adapters/", page_size=100, license=dice.choice(["mit", ""])),
         "REST adapter": lambda dice: f"/api/v1/adapters/{dice.choice(names)}/",

@@ -1,0 +1,172 @@
+"""Trials on the example experts: how often a few examples put the right one first, and how long a trial takes.
+
+Every test line, without its instruction, is scored once under each of the twelve experts; then examples are drawn and
+ranked as a trial does it: the best three by loss are compared by exact answers, ties by loss.
+"""
+
+import argparse
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.merge_quality import ZOO
+from examples.smollm2 import GGUF, gguf_folder
+from lora.config import parse_config
+from lora.examples import Example
+from lora.header import read_header
+from lora.layout import read_layout
+from lora.recipe import MergeInput
+from lora.runtime.adapted import AdaptedModel
+from lora.runtime.answering import exactly_answered
+from lora.runtime.loading import load_running_base
+from lora.runtime.probe import RunningBase
+from lora.runtime.text import PROMPT, batches
+from lora.samples import as_examples, parse_samples
+from lora.trials import SURVIVORS, Score, Trial
+from lora.weights import AdapterFile
+
+EXPERTS = sorted(folder.name for folder in ZOO.iterdir() if folder.is_dir())
+CANDIDATES = 10
+DRAWS = 1000
+TIMED = ("record-to-json", "antonym")
+
+
+def candidate(name: str) -> MergeInput:
+    """An example expert as a trial takes it."""
+    folder = ZOO / name
+    weights = folder / "adapter_model.safetensors"
+    config = parse_config((folder / "adapter_config.json").read_bytes())
+    with weights.open("rb") as stream:
+        layout = read_layout(read_header(stream, weights.stat().st_size), config)
+    return MergeInput(weights, layout, config, None, name, name)
+
+
+def lines_of(task: str, count: int, *, instruction: bool) -> list[Example]:
+    """The first test lines of a task; the instruction is their first line."""
+    rows = as_examples(parse_samples((ZOO / task / "test.jsonl").read_bytes()))[:count]
+    return rows if instruction else [Example(row.input.partition("\n")[2], row.output) for row in rows]
+
+
+@contextmanager
+def running(base: RunningBase, name: str) -> Iterator[None]:
+    """The base with one expert on top."""
+    item = candidate(name)
+    with AdapterFile(item.weights_path, item.layout) as file, AdaptedModel(base.model, [file]) as adapted:
+        adapted.coefficients = adapted.one(0)
+        yield
+
+
+@torch.inference_mode()
+def line_losses(base: RunningBase, lines: Sequence[Example]) -> list[float]:
+    """Return the mean of -log p per token of each answer; lines of one length are run together."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for place, line in enumerate(lines):
+        by_length[batches([line], base.tokens, PROMPT)[0].ids.shape[1]].append(place)
+    losses = [0.0] * len(lines)
+    for places in by_length.values():
+        [batch] = batches([lines[place] for place in places], base.tokens, PROMPT)
+        logits = base.logits(batch.ids)[:, :-1].float()
+        found = torch.nn.functional.cross_entropy(logits.mT, batch.ids[:, 1:], reduction="none")
+        counted = batch.is_answer[:, 1:].float()
+        for place, loss in zip(places, ((found * counted).sum(1) / counted.sum(1)).tolist(), strict=True):
+            losses[place] = loss
+    return losses
+
+
+def best_by_loss(losses: NDArray[np.float64], drawn: NDArray[np.int64]) -> list[int]:
+    """Return the experts that a trial on the drawn lines asks for answers, the best first."""
+    return [int(i) for i in np.argsort(losses[:, drawn].mean(1))[:SURVIVORS]]
+
+
+def right_of(base: RunningBase, own: int, lines: Sequence[Example], sizes: Sequence[int]) -> dict[int, list[float]]:
+    """Return by number of examples in how many draws an expert comes first on lines of its task, and by loss alone."""
+    draw = np.random.default_rng(own)
+    draws = {size: [draw.choice(len(lines), size, replace=False) for _ in range(DRAWS)] for size in sizes}
+    losses, exact = np.empty((len(EXPERTS), len(lines))), np.zeros((len(EXPERTS), len(lines)))
+    for i, name in enumerate(EXPERTS):
+        with running(base, name):
+            losses[i] = line_losses(base, lines)
+    asked = {i for drawn in draws.values() for one in drawn for i in best_by_loss(losses, one)}
+    for i in asked:
+        with running(base, EXPERTS[i]):
+            exact[i] = exactly_answered(base, lines, PROMPT)
+
+    def first(drawn: NDArray[np.int64]) -> int:
+        scores = [
+            Score("adapter", i, losses[i, drawn].mean(), exact[i, drawn].mean(), len(drawn))
+            for i in best_by_loss(losses, drawn)
+        ]
+        return min(scores, key=lambda score: score.key).candidate or 0
+
+    return {
+        size: [
+            float(np.mean([first(one) == own for one in drawn])),
+            float(np.mean([best_by_loss(losses, one)[0] == own for one in drawn])),
+        ]
+        for size, drawn in draws.items()
+    }
+
+
+def right_share(base: RunningBase, count: int, sizes: Sequence[int], *, instruction: bool) -> None:
+    """Print how often the task's own expert comes first, by task and number of examples."""
+    shares = []
+    for own, task in enumerate(EXPERTS):
+        cpu = time.process_time()
+        shares.append(right_of(base, own, lines_of(task, count, instruction=instruction), sizes))
+        told = ", ".join(f"{size}: {first:.1%} ({by_loss:.1%})" for size, (first, by_loss) in shares[-1].items())
+        print(f"    {task}: {told}; CPU {time.process_time() - cpu:.0f} s", flush=True)
+    print(f"{'with' if instruction else 'without'} instruction, right expert first of {len(EXPERTS)} (by loss alone):")
+    for size in sizes:
+        first, by_loss = np.mean([share[size] for share in shares], axis=0)
+        print(f"    {size} examples: {first:.1%} ({by_loss:.1%})", flush=True)
+
+
+def duration(base: RunningBase, task: str, examples: int, *, merge: bool) -> None:
+    """Print wall and CPU seconds of one trial of ten candidates, the task's own expert among them."""
+    names = [task, *(name for name in EXPERTS if name != task)][:CANDIDATES]
+    trial = Trial(base, [candidate(name) for name in names], lines_of(task, examples, instruction=False))
+    wall, cpu = time.perf_counter(), time.process_time()
+    scores = trial.run((lambda positions: True) if merge else None)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{task}, {examples} examples, {'with' if merge else 'without'} a merge: {wall:.1f} s, CPU {cpu:.1f} s")
+    for score in scores:
+        if score.exact_match is not None:
+            what = score.kind if score.candidate is None else names[score.candidate]
+            print(f"    {what}: exact {score.exact_match:.0%}, loss {score.loss:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, default=10, help="test lines of every task")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 3, 5])
+    parser.add_argument("--only", choices=["draws", "times"])
+    parser.add_argument("--base", type=Path, help="a folder with the base model; without it the package's file")
+    parser.add_argument("--instruction", action="store_true", help="draw lines with their instruction, too")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="draws with products in bfloat16: 2.4x as fast with AMX"
+    )
+    options = parser.parse_args()
+    wall, cpu = time.perf_counter(), time.process_time()
+    base = load_running_base(options.base) if options.base else load_running_base(gguf_folder(), gguf=GGUF)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{os.cpu_count()} cores; base loaded in {wall:.1f} s, CPU {cpu:.1f} s", flush=True)
+    if options.only != "draws":
+        for task in TIMED:
+            for merge in (False, True):
+                duration(base, task, 5, merge=merge)
+    if options.only != "times":
+        if options.bfloat16:
+            torch.set_float32_matmul_precision("medium")
+        for instruction in (False, True)[: 1 + options.instruction]:
+            right_share(base, options.lines, options.sizes, instruction=instruction)
+
+
+if __name__ == "__main__":
+    main()
