@@ -18,6 +18,11 @@ FLAGS = (
     "--no-first-run --disable-dev-shm-usage"
 ).split()
 
+# A click on a link returns as soon as the new page begins. Nothing is done on that page before its scripts have run,
+# which is at DOMContentLoaded, as they are modules.
+MARK_LOADED = "addEventListener('DOMContentLoaded', () => { document.documentElement.dataset.loaded = ''; })"
+LOADING = ":root:not([data-loaded])"
+
 
 def find_chromium() -> str:
     """$CHROMIUM, or one on the PATH, or Debian's where we may install it. Fails with the command to run."""
@@ -65,8 +70,11 @@ def open_browser(url: str, *, expected: tuple[str, ...] = ()) -> Iterator[tuple[
         context = browser.new_context(base_url=url, accept_downloads=True)
         context.set_default_timeout(30_000)
         context.on("page", watch.on_page)
+        context.add_init_script(MARK_LOADED)
         try:
-            yield context.new_page(), watch
+            page = context.new_page()
+            page.add_locator_handler(page.locator(LOADING), lambda _: page.wait_for_load_state("domcontentloaded"))
+            yield page, watch
         except Exception as error:
             error.add_note("The watch saw: " + ("\n".join(watch.problems) or "nothing"))
             raise

@@ -88,6 +88,20 @@ def test_the_verdict_comes_before_any_byte_of_the_weights(site: Site, tmp_path: 
         expect(page.locator("#name-note")).to_contain_text("becomes a new revision", timeout=VERDICT_MS)
 
 
+def test_files_chosen_before_the_script_came_are_chosen(site: Site) -> None:
+    with open_browser(site.url) as (page, _):
+        log_in(page, site, "yara")
+        held: list[Route] = []
+        early = page.context.new_page()
+        early.route("**/js/upload/page*.js", held.append)
+        early.goto("/upload/", wait_until="commit")
+        early.locator("#folder").set_input_files(ZOO / "antonym")
+        while not held:
+            early.wait_for_timeout(10)
+        held[0].continue_()
+        expect(early.get_by_label("Name of the expert")).to_have_value("antonym")
+
+
 def test_what_would_be_refused_is_not_sent(site: Site, tmp_path: Path) -> None:
     good = write_adapter_files(tmp_path / "good")
     pickled = tmp_path / "pickled"

@@ -185,12 +185,12 @@ drop.addEventListener("drop", async (event) => {
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   take((await Promise.all(entries.map((entry) => readEntry(entry)))).flat());
 });
-for (const input of drop.querySelectorAll("input[type=file]")) {
-  input.addEventListener("change", () => {
-    take([...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
-    input.value = "";
-  });
+const inputs = drop.querySelectorAll("input[type=file]");
+function takeFrom(input) {
+  take([...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
+  input.value = "";
 }
+for (const input of inputs) input.addEventListener("change", () => takeFrom(input));
 byId("which-adapter").addEventListener("change", ({ target }) => { selection.choose(target.value); fillName(); showChosen(); });
 for (const radio of fields.visibility) radio.addEventListener("click", () => (fields.visibility[0].dataset.touched = "yes"));
 form.addEventListener("input", ({ target }) => { if (target.name || target.id === "typed") changed(); });
@@ -285,3 +285,5 @@ cancel.addEventListener("click", () => sending?.abort());
 addEventListener("beforeunload", (event) => { if (sending) event.preventDefault(); });
 
 showSamples({ count: 0, first: [] });
+// Who chose faster than this script came has chosen all the same.
+for (const input of inputs) takeFrom(input);
