@@ -92,8 +92,12 @@ def test_files_chosen_before_the_script_came_are_chosen(site: Site) -> None:
     with open_browser(site.url) as (page, _):
         log_in(page, site, "yara")
         held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
         early = page.context.new_page()
-        early.route("**/js/upload/page*.js", held.append)
+        early.route("**/js/upload/page*.js", hold)
         early.goto("/upload/", wait_until="commit")
         early.locator("#folder").set_input_files(ZOO / "antonym")
         while not held:
