@@ -106,7 +106,7 @@ def dense_layer(router: str, root: Path, path: str, layer: torch.nn.Linear, x: D
 def test_outputs_are_those_of_the_formula(tmp_path: Path, router: str) -> None:
     folder = written(tmp_path, router, **ROUTERS[router])
     model, params = Two(), BUNDLES.parse(router, ROUTERS[router])
-    # Inputs of a length of about 1, as behind a normalisation: shares are exponents of scores, whose errors are float32's.
+    # Of a length of about 1, as behind a normalisation: shares are exponents of scores, whose errors are float32's.
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(7)) / 8**0.5
     plain = model(x)
     with Bundle.load(folder).on(model), torch.no_grad():
