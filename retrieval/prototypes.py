@@ -1,6 +1,6 @@
 """Prototype rows: written by workers, once per revision, kind and space; read by everyone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,17 +10,22 @@ from django.db.models import Case, When
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from lora.hybrid.default import surface_id
 from lora.prototypes.centroid import centroid
+from lora.prototypes.delta_sketch import SKETCH_DIM
+from lora.prototypes.lexical import lexical
 from lora.prototypes.samples import samples
 from lora.prototypes.spectral import spectral_file
 from registry.errors import NotFound
 from registry.gates import GATES
 from registry.merges import local_file
 from registry.models import Revision
+from registry.samples import read_samples
 from registry.storage import put_bytes, read_blob
 from retrieval.hybrid import KIND as HYBRID
 from retrieval.hybrid import rows_in_versions
 from retrieval.models import Prototype, Space
+from retrieval.sketches import sketch_rows
 from retrieval.spaces import encoders_in_use, served_space_id, space_of
 
 TEXT_KINDS = {"centroid": centroid, "samples": samples}
@@ -104,6 +109,14 @@ def find_prototype(revision: Revision, kind: str) -> Prototype:
     return found
 
 
+def listed(revision: Revision, rows: Iterable[Prototype]) -> list[dict[str, Any]]:
+    """`[{kind, space, count, dim}]` of what is stored for a revision, by kind: its rows, and its sketch."""
+    found = [{"kind": row.kind, "space": row.space_id, "count": row.count, "dim": row.dim} for row in rows]
+    if hasattr(revision, "delta_sketch"):
+        found.append({"kind": "delta_sketch", "space": None, "count": 1, "dim": SKETCH_DIM})
+    return sorted(found, key=lambda item: item["kind"])
+
+
 def as_safetensors(prototype: Prototype) -> bytes:
     """One file: module path → vectors, or the kind → rows (count, dim) with its space in the metadata."""
     if prototype.blob is not None:
@@ -128,10 +141,30 @@ def spectral_vectors(revision: Revision) -> dict[str, NDArray[np.float32]]:
     return {path: rows.numpy() for path, rows in sorted(vectors.items())}
 
 
+def _lexical_file(revision: Revision) -> bytes:
+    """Computed from the samples at every call, as no encoder is needed. Raises: NotFound: it has none."""
+    samples = read_samples(revision) if revision.state == Revision.State.READY else []
+    if not samples:
+        raise NotFound("This revision has no prototype 'lexical'.")
+    row = lexical([sample["input"] for sample in samples])
+    return save({"lexical": row[None]}, metadata={"space": surface_id()})
+
+
+def _sketch_file(revision: Revision) -> bytes:
+    rows = sketch_rows(revision)
+    if rows is None:
+        raise NotFound("This revision has no prototype 'delta_sketch'.")
+    return save({"delta_sketch": rows})
+
+
 def prototype_file(revision: Revision, kind: str) -> bytes:
     """The prototypes of a kind as one safetensors file. Raises: NotFound; BlobDamaged, StoreUnavailable."""
     if kind == "spectral":
         return save(spectral_vectors(revision))
+    if kind == "lexical":
+        return _lexical_file(revision)
+    if kind == "delta_sketch":
+        return _sketch_file(revision)
     if kind == "phatgoose" and (sent := revision.file(GATES)):
         return read_blob(sent.blob)
     return as_safetensors(find_prototype(revision, kind))

@@ -13,10 +13,10 @@ from registry.storage import read_blob
 from retrieval.live import current_view
 from retrieval.models import Prototype
 from retrieval.search import DECIMALS, exact_scores
-from retrieval.sketches import by_delta
+from retrieval.sketches import by_delta, by_sketch, sketch_cosines
 
 # Comparing Arrow vectors reads a file per adapter, a megabyte or so each.
-MAX_COMPARED = 500
+MAX_COMPARED = 50
 
 Vectors = dict[str, NDArray[np.float32]]
 
@@ -25,19 +25,16 @@ def similar(user: Caller, adapter: Adapter, by: str, k: int) -> list[dict[str, A
     """The k adapters most like one, of those that the caller may see: `[{adapter, score}]`, best first.
 
     Args:
-        by: `samples`: cosine of the centroids; `prototype`: mean |cos| of the Arrow vectors of shared modules, among
-            the MAX_COMPARED newest adapters of the same base model. `delta`: cosine of the whole ΔW, see
-            `retrieval.sketches`. Without samples, vectors or a sketch, nothing is alike.
+        by: one of WAYS. `samples`: cosine of the centroids. Of the same base model, `prototype`: mean |cos| of the
+            Arrow vectors of shared modules, among the MAX_COMPARED whose sketches are most alike or opposed, `delta`:
+            cosine of the whole ΔW, among those whose sketches are most alike, and `delta_sketch`: cosine of the
+            sketches, among all. Without samples, vectors or a sketch, nothing is alike.
     Raises: Invalid: `by` is none of these.
     """
-    if by == "samples":
-        return _by_samples(user, adapter, k)
-    if by == "prototype":
-        return _by_prototype(user, adapter, k)
-    if by == "delta":
-        return by_delta(user, adapter, k)
-    message = "by must be samples, prototype or delta."
-    raise Invalid(message, detail={"by": message})
+    if by not in WAYS:
+        message = f"by must be one of {', '.join(WAYS)}."
+        raise Invalid(message, detail={"by": message})
+    return WAYS[by](user, adapter, k)
 
 
 def _by_samples(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]]:
@@ -74,14 +71,23 @@ def _by_prototype(user: Caller, adapter: Adapter, k: int) -> list[dict[str, Any]
     if own is None:
         return []
     vectors = load(read_blob(own.blob))
-    others = visible_adapters(user).filter(base_model=adapter.base_model, head__isnull=False).exclude(pk=adapter.pk)
-    compared = dict(others.order_by("-pk").values_list("head_id", "full_name")[:MAX_COMPARED])
+    compared = _compared(user, adapter)
     found = []
     for prototype in arrows.filter(revision__in=compared):
         score = arrow_similarity(vectors, load(read_blob(prototype.blob)))
         if score is not None:
             found.append({"adapter": compared[prototype.revision_id], "score": score})
     return sorted(found, key=lambda match: (-match["score"], match["adapter"]))[:k]
+
+
+def _compared(user: Caller, adapter: Adapter) -> dict[int, str]:
+    """By head, the names of the adapters whose Arrow vectors are read: as the sketches say, and then the newest."""
+    others = visible_adapters(user).filter(base_model=adapter.base_model, head__isnull=False).exclude(pk=adapter.pk)
+    cosines = sorted(sketch_cosines(user, adapter), key=lambda found: -abs(found[1]))
+    heads = [head for head, _ in cosines[:MAX_COMPARED]]
+    newest = others.exclude(head__in=heads).order_by("-pk").values_list("head_id", flat=True)
+    heads += newest[: MAX_COMPARED - len(heads)]
+    return dict(others.filter(head__in=heads).values_list("head_id", "full_name"))
 
 
 def arrow_similarity(one: Vectors, other: Vectors) -> float | None:
@@ -94,3 +100,6 @@ def arrow_similarity(one: Vectors, other: Vectors) -> float | None:
             cosines.append(abs(float(a @ b)) / lengths)
     # Sorted, so that the sum does not depend on the order of a set.
     return round(float(np.mean(sorted(cosines))), DECIMALS) if cosines else None
+
+
+WAYS = {"samples": _by_samples, "prototype": _by_prototype, "delta": by_delta, "delta_sketch": by_sketch}

@@ -1,6 +1,5 @@
 """`/adapters/`: here rather than in the registry, because an adapter's JSON lists its prototypes."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Prefetch
@@ -25,6 +24,7 @@ from registry.samples import MAX_BYTES as MAX_SAMPLES_BYTES
 from registry.samples import PATH as SAMPLES
 from registry.search import COLUMNS, Found, parse_search
 from retrieval.models import Prototype
+from retrieval.prototypes import listed
 
 EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list, "samples_public": bool}
 
@@ -32,21 +32,18 @@ EDITABLE = {"description": str, "license": str, "visibility": str, "tags": list,
 def full_json(user: Caller, adapter: Adapter, revision: Revision) -> dict[str, Any]:
     """The adapter at a revision, prototypes included."""
     prototypes = revision.prototypes.order_by("kind", "space_id").defer("vectors")
-    return adapter_json(user, adapter, revision) | {"prototypes": _prototypes_json(prototypes)}
-
-
-def _prototypes_json(prototypes: Iterable[Prototype]) -> list[dict[str, Any]]:
-    return [{"kind": item.kind, "space": item.space_id, "count": item.count, "dim": item.dim} for item in prototypes]
+    return adapter_json(user, adapter, revision) | {"prototypes": listed(revision, prototypes)}
 
 
 def _list_json(user: Caller, adapters: list[Adapter]) -> list[dict[str, Any]]:
     """As `full_json` for each, without the facts of modules."""
     prototypes = Prefetch("prototypes", Prototype.objects.order_by("kind", "space_id").defer("vectors"))
-    revisions = shown_revisions(adapters).defer("modules").prefetch_related("files__blob", prototypes)
+    revisions = shown_revisions(adapters).select_related("delta_sketch").defer("modules", "delta_sketch__vector")
+    revisions = revisions.prefetch_related("files__blob", prototypes)
     by_adapter = {revision.adapter_id: revision for revision in revisions}
     shown = [(adapter, by_adapter[adapter.pk]) for adapter in adapters if adapter.pk in by_adapter]
     return [
-        described | {"prototypes": _prototypes_json(revision.prototypes.all())}
+        described | {"prototypes": listed(revision, revision.prototypes.all())}
         for described, (_, revision) in zip(adapters_json(user, shown), shown, strict=True)
     ]
 

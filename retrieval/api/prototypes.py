@@ -30,7 +30,11 @@ class AdapterPrototype(APIView):
         """Prototypes of a kind as safetensors: module path → vectors, or the kind → rows of the text space."""
         revision = revision_in(request, owner, name)
         adapter = revision.adapter
-        if kind == "samples" and not adapter.samples_public and not is_owner(request.user, adapter):
+        if (
+            kind in ("samples", "middle", "lexical")
+            and not adapter.samples_public
+            and not is_owner(request.user, adapter)
+        ):
             raise NotFound("The owner of this adapter does not show its samples.")
         return HttpResponse(
             prototype_file(revision, kind),

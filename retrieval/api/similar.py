@@ -10,7 +10,7 @@ from registry.api.schema import ERROR
 from registry.errors import Invalid
 from registry.queries import find_adapter
 from retrieval.request import MAX_K
-from retrieval.similar import similar
+from retrieval.similar import WAYS, similar
 
 DEFAULT_K = 10
 SIMILAR = inline_serializer(
@@ -22,13 +22,13 @@ class AdapterSimilar(APIView):
     @extend_schema(
         operation_id="adapters_similar_list",
         parameters=[
-            OpenApiParameter("by", str, enum=["samples", "prototype", "delta"], default="samples"),
+            OpenApiParameter("by", str, enum=list(WAYS), default="samples"),
             OpenApiParameter("k", int, default=DEFAULT_K, description=f"1 to {MAX_K}"),
         ],
         responses={200: SIMILAR, 400: ERROR, 404: ERROR},
     )
     def get(self, request: Request, owner: str, name: str) -> Response:
-        """The adapters most like this one, by their samples, their Arrow prototypes, or the exact cosine of ΔW."""
+        """The adapters most like this one, by samples, Arrow prototypes, the exact cosine of ΔW, or its estimate."""
         adapter = find_adapter(request.user, f"{owner}/{name}")
         by = request.query_params.get("by", "samples")
         return Response(similar(request.user, adapter, by, _k(request.query_params.get("k"))))

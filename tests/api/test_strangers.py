@@ -23,7 +23,7 @@ def test_a_strangers_adapter_is_usable_and_its_oddities_are_told(ada, name):
     told = {warning["code"] for warning in adapter["warnings"]}
     assert {"base_unknown", "no_samples", "template_card", "extra_head"} <= told
     assert ("targets_without_tensors" in told) == (name == "gpt2-classification-b-best")
-    assert [item["kind"] for item in adapter["prototypes"]] == ["arrow"]
+    assert [item["kind"] for item in adapter["prototypes"]] == ["arrow", "delta_sketch"]
     assert all(module["norm"] > 0 for module in adapter["facts"]["modules"])
 
 

@@ -104,7 +104,7 @@ def test_methods_describe_themselves(client):
 def test_methods_can_be_limited_to_what_is_at_hand(client):
     nothing = client.get("/api/v1/methods/?have=").json()
     assert nothing["routers"] == []
-    assert {method["name"] for method in nothing["prototypes"]} == {"arrow", "spectral"}
+    assert {method["name"] for method in nothing["prototypes"]} == {"arrow", "delta_sketch", "spectral"}
     some = client.get("/api/v1/methods/?have=samples,labels").json()
     assert {"lora_retriever", "adapter_soup"} <= {method["name"] for method in some["routers"]}
 
@@ -119,14 +119,21 @@ def test_prototypes_are_served_as_safetensors(client):
     for missing in ("gates", "no-such-kind", "centroid/x"):
         assert client.get(f"{at}{missing}/").status_code == 404
     assert client.get(f"{at}arrow/?revision=none").status_code == 404
+    lexical = client.get(f"{at}lexical/").content
+    assert load(lexical)["lexical"].shape == (1, 2048 + 1024 + 44)
+    assert b"lexical-" in lexical[:300]
+    make_expert("ada/silent")
+    for missing in ("lexical", "delta_sketch"):
+        assert client.get(f"/api/v1/adapters/ada/silent/prototypes/{missing}/").status_code == 404
 
 
 def test_prototypes_follow_the_visibility_of_adapter_and_samples(client, ada):
     expert = make_expert("ada/sums", SUMS, samples_public=False)
     at = "/api/v1/adapters/ada/sums/prototypes"
-    assert client.get(f"{at}/samples/").status_code == 404
+    for kind in ("samples", "lexical"):
+        assert client.get(f"{at}/{kind}/").status_code == 404
+        assert ada.get(f"{at}/{kind}/").status_code == 200
     assert client.get(f"{at}/centroid/").status_code == 200
-    assert ada.get(f"{at}/samples/").status_code == 200
     publish(expert, visibility="private")
     assert client.get(f"{at}/centroid/").status_code == 404
     assert ada.get(f"{at}/centroid/").status_code == 200

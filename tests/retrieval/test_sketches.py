@@ -1,11 +1,11 @@
-"""`GET …/similar/?by=delta`: the exact cosine of ΔW, of those that the sketches put on the shortlist."""
+"""Sketches of ΔW: a prototype of their own, and how `GET …/similar/` finds what to compare without reading files."""
 
 import numpy as np
 import pytest
 from django.core.management import call_command
 from safetensors.torch import load, save
 
-from retrieval import sketches
+from retrieval import similar, sketches
 from retrieval.models import DeltaSketch
 from tests.api.conftest import Api, adapter_files  # noqa: F401 - a fixture
 from tests.lora.factories import MODULES
@@ -82,3 +82,49 @@ def test_an_adapter_that_changes_nothing_and_one_of_other_modules(ada, some, ada
     ada.ready("ada/half", adapter_files(seed=0, modules=half))
     scores = {m["adapter"]: m["score"] for m in ada.get("/adapters/ada/half/similar/", by="delta").json()}
     assert set(scores) == set(some)
+
+
+def test_a_sketch_is_listed_and_served_as_other_prototypes_are(ada, some):
+    row = {"kind": "delta_sketch", "space": None, "count": 1, "dim": 256}
+    assert row in ada.get("/adapters/ada/one/").json()["prototypes"]
+    listed = {item["name"]: item["prototypes"] for item in ada.get("/adapters/").json()["results"]}
+    assert listed["ada/one"] == ada.get("/adapters/ada/one/").json()["prototypes"]
+    vectors = {
+        name: load_vector(ada.get(f"/adapters/{name}/prototypes/delta_sketch/")) for name in ("ada/one", "ada/twin")
+    }
+    assert vectors["ada/twin"] == pytest.approx(3 * vectors["ada/one"], rel=1e-4)
+
+
+def load_vector(answer) -> np.ndarray:
+    [rows] = load(answer.content).values()
+    assert tuple(rows.shape) == (1, 256)
+    return rows[0].numpy()
+
+
+def test_sketches_alone_estimate_and_read_no_file(ada, some, monkeypatch):
+    exact = {m["adapter"]: m["score"] for m in ada.get("/adapters/ada/one/similar/", by="delta").json()}
+    for module, name in ((sketches, "local_file"), (similar, "read_blob")):
+        monkeypatch.setattr(module, name, None)
+    found = ada.get("/adapters/ada/one/similar/", by="delta_sketch").json()
+    assert found[0]["adapter"] == "ada/twin"
+    assert found[-1]["adapter"] == "ada/foe"
+    # Four small modules: the estimate is as rough as it gets.
+    assert {m["adapter"]: m["score"] for m in found} == pytest.approx(exact, abs=0.3)
+    assert ada.get("/adapters/ada/one/similar/", by="delta_sketch", k=1).json() == found[:1]
+
+
+def test_arrow_vectors_are_read_of_those_whose_sketches_are_nearest(ada, some, monkeypatch):
+    """However old they are, and also where they do the opposite, which Arrow vectors do not tell apart."""
+    monkeypatch.setattr(similar, "MAX_COMPARED", 2)
+    found = ada.get("/adapters/ada/one/similar/", by="prototype").json()
+    assert {m["adapter"]: m["score"] for m in found} == pytest.approx({"ada/twin": 1, "ada/foe": 1}, abs=1e-5)
+    # Without sketches the newest are read.
+    DeltaSketch.objects.all().delete()
+    assert {m["adapter"] for m in ada.get("/adapters/ada/one/similar/", by="prototype").json()} == {
+        "ada/twin",
+        "ada/foe",
+    }
+    assert {m["adapter"] for m in ada.get("/adapters/ada/twin/similar/", by="prototype").json()} == {
+        "ada/foe",
+        "ada/three",
+    }
