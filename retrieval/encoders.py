@@ -90,12 +90,22 @@ class Encoder:
 
         Raises: NotReady: the model is missing, or what it returns is no vector of its space.
         """
+        return self.encode_both(texts)[0]
+
+    def encode_both(self, texts: list[str]) -> tuple[Rows, Rows]:
+        """Unit rows (n, dim) as of `encode`, and of the mean states (n, width) of the texts' tokens in the middle layer.
+
+        The two come from one pass. Halfway a text's wording is still there, of which the embedding keeps the meaning.
+
+        Raises: NotReady: as `encode`.
+        """
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
-        rows = np.empty((len(texts), self.dim), dtype=np.float32)
-        for start in range(0, len(order), BATCH_TEXTS):
-            part = order[start : start + BATCH_TEXTS]
-            rows[part] = self._batches.encode([texts[position] for position in part])
-        return rows
+        parts = [order[start : start + BATCH_TEXTS] for start in range(0, len(order), BATCH_TEXTS)]
+        found = [self._batches.encode([texts[position] for position in part]) for part in parts]
+        back = np.argsort(order)
+        rows = np.concatenate(found)[back] if found else np.empty((0, 2 * self.dim), np.float32)
+        embeddings, middle = np.split(rows, [self.dim], axis=1)
+        return np.ascontiguousarray(embeddings), np.ascontiguousarray(middle)
 
     @property
     def dim(self) -> int:
@@ -106,25 +116,29 @@ class Encoder:
         with self._loading:
             if not hasattr(self, "_loaded"):
                 loaded = _load(self.folder)
+                self._dim = int(loaded.get_embedding_dimension())
                 self._loaded = loaded.bfloat16() if self.is_halved else loaded
-                self._dim = int(self._loaded.get_embedding_dimension())
             return self._loaded
 
     def _run(self, texts: list[str]) -> Rows:
         model = self._model()
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
-        rows = np.empty((len(texts), self._dim), dtype=np.float64)
-        for part in _by_size(order, texts):
-            found = model.encode([texts[position] for position in part], batch_size=len(part), show_progress_bar=False)
-            rows[part] = self._checked(np.asarray(found), len(part))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        parts = _by_size(order, texts)
+        found = []
+        for part in parts:
+            rows = model.encode([texts[position] for position in part], batch_size=len(part), show_progress_bar=False)
+            found.append(self._units(np.asarray(rows, np.float64), len(part)))
+        return np.concatenate(found)[np.argsort(np.concatenate(parts))]
 
-    def _checked(self, found: NDArray[Any], count: int) -> NDArray[Any]:
-        lengths = np.linalg.norm(found, axis=-1) if found.shape == (count, self._dim) else np.array(0.0)
-        if not (np.isfinite(lengths).all() and lengths.min() > 0):
+    def _units(self, found: NDArray[np.float64], count: int) -> Rows:
+        """The rows with both of their parts at length 1."""
+        is_shaped = found.ndim == 2 and len(found) == count and found.shape[1] > self._dim
+        parts = np.split(found, [self._dim], axis=1) if is_shaped else [np.zeros((1, 1))]
+        lengths = [np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+        if not all(np.isfinite(length).all() and length.min() > 0 for length in lengths):
             logger.error("The encoder %s returned %s with lengths %s", self.space_id, found.shape, lengths)
             raise NotReady(f"The encoder {self.name} does not return usable vectors. The operator has to replace it.")
-        return found
+        return np.hstack([part / length for part, length in zip(parts, lengths, strict=True)]).astype(np.float32)
 
 
 def _by_size(order: list[int], texts: list[str]) -> list[list[int]]:
@@ -144,14 +158,17 @@ def _load(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 (seconds and hundreds of MB)
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
+    from retrieval.middle_layer import with_middle_layer  # noqa: PLC0415 (torch)
+
     transformers_logging.disable_progress_bar()
     logger.info("Loading the encoder from %s", folder)
-    return SentenceTransformer(
+    model = SentenceTransformer(
         str(folder),
         device=settings.DEVICE,
         local_files_only=True,
         model_kwargs={"use_safetensors": True},
     )
+    return with_middle_layer(model)
 
 
 class _Order:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from lora.module_routers import MODULE_ROUTERS
 from lora.prototypes.description import description_text
 from lora.routers import ROUTERS
 from lora.suite import Suite, Task
-from retrieval.encoders import Rows
+from retrieval.encoders import Encoder, Rows
+from retrieval.hybrid import encoded_texts
 from retrieval.models import Evaluation
 
 Encode = Callable[[list[str]], Rows]
@@ -67,7 +68,7 @@ class Prepared:
 
     suite: Suite
     setting: Setting
-    encode: Encode
+    encoder: Encoder
     pool: Pool
     examples: tuple[tuple[Example, ...], ...]
     asked: dict[str, Asked]
@@ -77,7 +78,7 @@ class Prepared:
     @cached_property
     def fitted(self) -> FittedPool:
         """The experts in a hybrid space that is fitted to them."""
-        return FittedPool(self.pool.texts, self.encode)
+        return FittedPool(self.pool.texts, partial(encoded_texts, self.encoder))
 
 
 @dataclass
@@ -92,19 +93,19 @@ class Result:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare(suite: Suite, setting: Setting, encode: Encode) -> Prepared:
+def prepare(suite: Suite, setting: Setting, encoder: Encoder) -> Prepared:
     """Encode the samples and queries of a suite. Raises: NotReady: the encoder."""
-    pool = _pool(suite, setting.samples, encode)
+    pool = _pool(suite, setting.samples, encoder.encode)
     chosen = [task.queries[: setting.queries] for task in suite.tasks]
     own = np.repeat(np.arange(len(chosen)), [len(queries) for queries in chosen])
     plain = [query.input for queries in chosen for query in queries]
     bare = [stripped(task, query).input for task, queries in zip(suite.tasks, chosen, strict=True) for query in queries]
     started = time.perf_counter()
-    asked = {VARIANTS[0]: Asked(own, encode(plain), tuple(plain))}
+    asked = {VARIANTS[0]: Asked(own, encoder.encode(plain), tuple(plain))}
     took = time.perf_counter() - started
     if bare != plain:
-        asked[VARIANTS[1]] = Asked(own, encode(bare), tuple(bare))
-    return Prepared(suite, setting, encode, pool, tuple(chosen), asked, 1000 * took / len(plain))
+        asked[VARIANTS[1]] = Asked(own, encoder.encode(bare), tuple(bare))
+    return Prepared(suite, setting, encoder, pool, tuple(chosen), asked, 1000 * took / len(plain))
 
 
 def stripped(task: Task, example: Example) -> Example:

@@ -8,7 +8,7 @@ arrive; a newer version answers once every expert has a row in it.
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from django.db import transaction
@@ -21,7 +21,7 @@ from lora.errors import LoraError
 from lora.hybrid.background import load_background, load_far
 from lora.hybrid.default import load_default
 from lora.hybrid.fitting import MAX_EXPERTS, SAMPLES_PER_EXPERT, Background, Labelled, fit
-from lora.hybrid.space import HybridSpace
+from lora.hybrid.space import HybridSpace, encoded
 from lora.hybrid.wrappers import unwrap
 from lora.prototypes.hybrid import hybrid
 from registry import jobs
@@ -39,6 +39,8 @@ Rows = NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 KIND = "hybrid"
+# What a row is made of, beside the texts: both parts of what the encoder makes of each sample.
+ENCODED = ("samples", "middle")
 BATCH = 16
 # The one that answered before stays, for requests that still do.
 KEPT = 2
@@ -65,13 +67,18 @@ def _load(sha256: str) -> HybridSpace:
     return HybridSpace.from_arrays(load(read_blob(version.blob)))
 
 
+def encoded_texts(encoder: Encoder, texts: list[str]) -> Rows:
+    """What the space takes of an encoder for n texts, (n, dim). Raises: NotReady."""
+    return encoded(*encoder.encode_both(texts))
+
+
 def rows_in_versions(
     revision: Revision, space: Space, encoder: Encoder, texts: list[str], rows: Rows
 ) -> list[Prototype]:
     """The prototypes, not stored yet, of a revision in every version over an encoder's space.
 
     Args:
-        texts: sample inputs; rows: (n, dim), their vectors.
+        texts: sample inputs; rows: (n, dim), of `encoded`, theirs.
     """
     found = []
     for version in list(HybridVersion.objects.filter(base=space)) or _install_default(space):
@@ -90,12 +97,12 @@ def _prototype(revision: Revision, version: HybridVersion, texts: list[str], row
 
 
 def _unwrapped(encoder: Encoder, texts: list[str], rows: Rows) -> tuple[list[str], Rows]:
-    """Texts without chat templates, and their vectors; only those that had one are embedded again."""
+    """Texts without chat templates, and their rows; only those that had one are embedded again."""
     plain = [unwrap(text) for text in texts]
     changed = [place for place, (text, other) in enumerate(zip(plain, texts, strict=True)) if text != other]
     if changed:
         rows = rows.copy()
-        rows[changed] = encoder.encode([plain[place] for place in changed])
+        rows[changed] = encoded_texts(encoder, [plain[place] for place in changed])
     return plain, rows
 
 
@@ -127,19 +134,20 @@ def fill(version: HybridVersion, encoder: Encoder, skipped: set[int]) -> Iterato
 
 def _samples(revision: Revision, encoder: Encoder) -> tuple[list[str], Rows]:
     """Unwrapped sample inputs, and their vectors. Raises: BlobDamaged. LoraError: the two do not belong together."""
-    prototype = revision.prototypes.filter(kind="samples", space_id=encoder.space_id).first()
+    stored = {row.kind: row for row in revision.prototypes.filter(kind__in=ENCODED, space_id=encoder.space_id)}
     texts = [sample["input"] for sample in read_samples(revision)]
-    if prototype is None or prototype.count != len(texts):
+    if [stored[kind].count for kind in ENCODED if kind in stored] != [len(texts)] * len(ENCODED):
         raise LoraError("The stored vectors are not those of the samples.")
-    rows = np.frombuffer(prototype.vectors, dtype="<f4").reshape(prototype.count, prototype.dim)
-    return _unwrapped(encoder, texts, rows)
+    rows = [np.frombuffer(stored[kind].vectors, dtype="<f4").reshape(len(texts), -1) for kind in ENCODED]
+    return _unwrapped(encoder, texts, encoded(*rows))
 
 
 def fit_version(base: Space, encoder: Encoder) -> HybridVersion:
     """Fit a version to the background texts and the samples of public experts, and store it; not in service yet."""
     tasks, far = [task.texts for task in load_background()], [kind.texts for kind in load_far()]
+    background = Background.encoded(tasks, far, partial(encoded_texts, encoder))
     public = _public_heads()
-    return _stored(base, fit(Background.encoded(tasks, far, encoder.encode), _samples_of(public, encoder)), len(public))
+    return _stored(base, fit(background, _samples_of(public, encoder)), len(public))
 
 
 def _stored(base: Space, space: HybridSpace, experts: int) -> HybridVersion:
@@ -198,7 +206,7 @@ def _samples_of(ids: list[int], encoder: Encoder) -> Labelled:
         parts.append(rows[:SAMPLES_PER_EXPERT])
         owners += [revision.pk] * len(own[:SAMPLES_PER_EXPERT])
     if not parts:
-        return Labelled.empty(encoder.dim)
+        return Labelled.empty(encoded_texts(encoder, [""]).shape[1])
     return Labelled(texts, np.vstack(parts), np.array(owners))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lora.hybrid.abstention import DEPTH, Judgement
 from lora.hybrid.default import load_default
 from lora.hybrid.shortlist import Head, products
-from lora.hybrid.space import HybridSpace, Query
+from lora.hybrid.space import HybridSpace, Query, encoded
 from lora.hybrid.wrappers import spans
 from registry.errors import NotReady
 from retrieval.encoders import Encoder
@@ -95,12 +95,14 @@ def served_space(base: str) -> tuple[str, HybridSpace]:
 def embed(space: HybridSpace, encoder: Encoder, queries: Sequence[Sequence[str]]) -> list[HybridQuery]:
     """The queries in the space."""
     parts = [[spans(text) for text in texts] for texts in queries]
-    rows = iter(encoder.encode([span for texts in parts for text in texts for span in text]))
+    embeddings, middle = encoder.encode_both([span for texts in parts for text in texts for span in text])
+    rows, wholes = iter(encoded(embeddings, middle)), iter(embeddings)
     found = []
     for texts in parts:
-        embedded = [(np.stack([next(rows) for _ in text]), text) for text in texts]
-        wholes = np.stack([vectors[0] for vectors, _ in embedded])
-        found.append(HybridQuery([space.query(vectors, text) for vectors, text in embedded], wholes))
+        embedded = [space.query(np.stack([next(rows) for _ in text]), text) for text in texts]
+        # Of each text the first of its spans, which is the whole.
+        own = [[next(wholes) for _ in text][0] for text in texts]
+        found.append(HybridQuery(embedded, np.stack(own)))
     return found
 
 

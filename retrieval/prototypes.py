@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from lora.hybrid.default import surface_id
+from lora.hybrid.space import encoded
 from lora.prototypes.centroid import centroid
 from lora.prototypes.delta_sketch import SKETCH_DIM
 from lora.prototypes.lexical import lexical
+from lora.prototypes.middle import middle
 from lora.prototypes.samples import samples
 from lora.prototypes.spectral import spectral_file
 from registry.errors import NotFound
@@ -28,7 +30,9 @@ from retrieval.models import Prototype, Space
 from retrieval.sketches import sketch_rows
 from retrieval.spaces import encoders_in_use, served_space_id, space_of
 
-TEXT_KINDS = {"centroid": centroid, "samples": samples}
+# The kinds that embeddings make, and one that the encoder's middle layer makes.
+EMBEDDED = {"centroid": centroid, "samples": samples}
+TEXT_KINDS = {*EMBEDDED, "middle"}
 
 
 def store_text(revision: Revision, texts: list[str]) -> None:
@@ -38,16 +42,23 @@ def store_text(revision: Revision, texts: list[str]) -> None:
     """
     for encoder in encoders_in_use():
         if revision.prototypes.filter(space_id=encoder.space_id, kind__in=TEXT_KINDS).count() < len(TEXT_KINDS):
-            rows = encoder.encode(texts)
+            rows = encoder.encode_both(texts)
             space = space_of(encoder)
-            found = text_prototypes(revision, space, rows) + rows_in_versions(revision, space, encoder, texts, rows)
+            found = text_prototypes(revision, space, *rows)
+            found += rows_in_versions(revision, space, encoder, texts, encoded(*rows))
             with transaction.atomic():
                 Prototype.objects.bulk_create(found, ignore_conflicts=True)
 
 
-def text_prototypes(revision: Revision, space: Space, rows: NDArray[np.float32]) -> list[Prototype]:
-    """The prototypes, not stored yet, that rows (n, dim) of a space make. Raises: LoraError: the rows cancel out."""
-    return [_text_prototype(revision, kind, space, np.atleast_2d(build(rows))) for kind, build in TEXT_KINDS.items()]
+def text_prototypes(
+    revision: Revision, space: Space, rows: NDArray[np.float32], middle_rows: NDArray[np.float32]
+) -> list[Prototype]:
+    """The prototypes, not stored yet, that an encoder's rows of both kinds make, as of `Encoder.encode_both`.
+
+    Raises: LoraError: the rows cancel out.
+    """
+    made = {kind: build(rows) for kind, build in EMBEDDED.items()} | {"middle": middle(middle_rows)}
+    return [_text_prototype(revision, kind, space, np.atleast_2d(vectors)) for kind, vectors in made.items()]
 
 
 def _text_prototype(revision: Revision, kind: str, space: Space, rows: NDArray[np.float32]) -> Prototype:

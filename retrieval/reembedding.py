@@ -44,14 +44,14 @@ def embed_missing(encoder: Encoder, space: Space, skipped: Skipped) -> Iterator[
     """
     while revisions := _next_batch(space, skipped):
         texts = {revision.pk: _texts(revision, skipped) for revision in revisions}
-        rows = encoder.encode([text for part in texts.values() for text in part])
+        both = encoder.encode_both([text for part in texts.values() for text in part])
         found: list[Prototype] = []
         start = 0
         for revision in revisions:
-            part = rows[start : start + len(texts[revision.pk])]
-            start += len(part)
-            if len(part):
-                found += _prototypes(revision, space, part, skipped)
+            end = start + len(texts[revision.pk])
+            if end > start:
+                found += _prototypes(revision, space, [rows[start:end] for rows in both], skipped)
+            start = end
         with transaction.atomic():
             Prototype.objects.bulk_create(found, ignore_conflicts=True)
         yield len(revisions)
@@ -87,7 +87,7 @@ def _texts(revision: Revision, skipped: Skipped) -> list[str]:
 
 def _prototypes(revision: Revision, space: Space, rows: Any, skipped: Skipped) -> list[Prototype]:
     try:
-        return text_prototypes(revision, space, rows)
+        return text_prototypes(revision, space, *rows)
     except LoraError as error:
         _skip(revision, str(error), skipped)
         return []

@@ -20,8 +20,10 @@ from lora.prototypes.samples import check_rows
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-# Weight of the four channels: embedding, characters, edges, format.
-WEIGHTS = (1.6, 1.0, 0.7, 0.22)
+# Weight of the four channels: encoder, characters, edges, format.
+WEIGHTS = (3.0, 1.0, 0.7, 0.22)
+# Of the encoder's channel, the part of the squared length that is the sentence embedding's.
+MEANING = 0.3
 CLIP = 5.0
 NOVELTIES = 4
 
@@ -113,7 +115,7 @@ class HybridSpace:
 
     @property
     def dim(self) -> int:
-        """Length of the embeddings it is made for."""
+        """Length of the rows of `encoded` that it is made for."""
         return len(self.centre) - CHARS - EDGES - FORMATS
 
     @cached_property
@@ -133,7 +135,7 @@ class HybridSpace:
         """Return z of n texts, (n, d).
 
         Args:
-            embeddings: (n, dim), unit rows of the encoder, of `texts` as they are here.
+            embeddings: (n, dim), rows of `encoded`, of `texts` as they are here.
             texts: n >= 1 texts, unwrapped (`wrappers.unwrap` or `wrappers.spans`).
         Raises: LoraError: the rows are no unit vectors of this encoder, or there is not one for each text.
         """
@@ -226,13 +228,24 @@ class HybridSpace:
         )
 
 
+def encoded(embeddings: Singles, middle: Singles) -> Singles:
+    """Return what the space takes of an encoder for n texts, unit rows (n, dim + width).
+
+    Args:
+        embeddings: (n, dim), unit sentence embeddings: what a text means.
+        middle: (n, width), unit means of its tokens' states halfway through the encoder, where its wording still is.
+            Layers in the middle tell kinds of texts apart better than the last (Skean et al. 2025, arXiv:2502.02013).
+    """
+    return np.hstack([np.float32(MEANING**0.5) * embeddings, np.float32((1 - MEANING) ** 0.5) * middle])
+
+
 def joint(embeddings: Singles, surface: Singles) -> Singles:
-    """Return the features x of n texts, (n, d): embedding and surface channels side by side."""
+    """Return the features x of n texts, (n, d): the encoder's and the surface channels side by side."""
     return np.hstack([np.float32(WEIGHTS[0]) * embeddings, surface])
 
 
 def channels(dim: int) -> NDArray[np.int64]:
-    """Return where embedding, characters, edges and format begin and end in x, (5,)."""
+    """Return where encoder, characters, edges and format begin and end in x, (5,)."""
     return np.cumsum([0, dim, CHARS, EDGES, FORMATS])
 
 

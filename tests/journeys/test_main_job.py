@@ -43,6 +43,7 @@ def test_an_expert_is_described_in_full(ada):
         "centroid": 1,
         "description": 1,
         "hybrid": 1,
+        "middle": 40,
         "samples": 40,
     }
     assert {item["path"] for item in adapter["files"]} >= {"adapter_config.json", "adapter_model.safetensors"}
@@ -110,7 +111,8 @@ def test_a_merge_is_a_full_citizen(ada, merged):
     assert adapter["facts"]["rank"] == adapter["facts"]["alpha"] == 16
     assert [parent["adapter"] for parent in adapter["lineage"]["parents"]] == ["ada/record-to-json", "ada/date-format"]
     assert ada.get("/adapters/ada/date-format/").json()["lineage"]["children"] == ["ada/json-dates"]
-    assert {item["kind"] for item in adapter["prototypes"]} == {"arrow", "centroid", "description", "hybrid", "samples"}
+    kinds = {"arrow", "centroid", "description", "hybrid", "middle", "samples"}
+    assert {item["kind"] for item in adapter["prototypes"]} == kinds
     found = ada.post("/retrieve/", json={"text": first_test_line("date-format"), "k": 3}).json()["results"][0][
         "matches"
     ]

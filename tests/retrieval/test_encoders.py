@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
 
 from registry.errors import NotReady
 from retrieval import encoders
@@ -25,6 +27,24 @@ def test_rows_are_unit_vectors_in_the_order_of_the_texts():
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     for place in (0, 2, 3, 40):
         np.testing.assert_allclose(rows[place], current_encoder().encode([TEXTS[place]])[0], atol=1e-6)
+
+
+def test_middle_rows_are_mean_states_halfway():
+    """Against transformers alone, one text at a time; up to 256 tokens, [CLS] and [SEP] among them."""
+    folder = str(current_encoder().folder)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    expected = []
+    for text in TEXTS:
+        with torch.no_grad():
+            passed = model(
+                **tokenizer(text, truncation=True, max_length=256, return_tensors="pt"), output_hidden_states=True
+            )
+        mean = passed.hidden_states[3][0].mean(dim=0)
+        expected.append((mean / mean.norm()).numpy())
+    embeddings, middle = current_encoder().encode_both(TEXTS)
+    np.testing.assert_allclose(middle, expected, atol=1e-5)
+    np.testing.assert_allclose(embeddings, current_encoder().encode(TEXTS), atol=1e-6)
+    assert [part.shape for part in current_encoder().encode_both([])] == [(0, 384), (0, 384)]
 
 
 def test_texts_end_after_256_tokens():

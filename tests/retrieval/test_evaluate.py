@@ -114,6 +114,6 @@ def test_real_tasks_give_the_known_rates() -> None:
     part = type(suite)(suite.name, suite.digest, tuple(task for task in suite.tasks if task.name in core))
     encoder = current_encoder()
     setting = Setting(("lora_retriever",), samples=20, queries=10, space=encoder.space_id)
-    (result,) = retrieval_results(prepare(part, setting, encoder.encode))
+    (result,) = retrieval_results(prepare(part, setting, encoder))
     rates = [100 * share["value"] for share in result.figures["as_given"]["top"].values()]
     assert rates == pytest.approx(CORE_BASELINE, abs=TOLERANCE)

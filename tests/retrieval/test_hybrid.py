@@ -16,7 +16,7 @@ from registry.models import Blob, Job
 from registry.reconciliation import referenced, unreferenced
 from retrieval import hybrid, hybrid_search, live
 from retrieval.encoders import current_encoder
-from retrieval.hybrid import load_space, served_version
+from retrieval.hybrid import encoded_texts, load_space, served_version
 from retrieval.live import current_view
 from retrieval.models import HybridVersion, Prototype, Space
 from retrieval.prototypes import as_safetensors, find_prototype
@@ -96,9 +96,9 @@ def test_scores_are_those_of_the_numerics(experts, fitted):
     """Score, weights and probabilities against the space used by hand, expert by expert."""
     space, encoder = load_space(served_version(served_space_id())), current_encoder()
     text = ASK["text"]
-    query = space.query(encoder.encode([text]), [text])
+    query = space.query(encoded_texts(encoder, [text]), [text])
     samples = {"ada/capitals": CAPITALS, "bo/sums": SUMS, "cy/verbs": VERBS}
-    rows = np.stack([space.expert_row(encoder.encode(texts), texts) for texts in samples.values()])
+    rows = np.stack([space.expert_row(encoded_texts(encoder, texts), texts) for texts in samples.values()])
     scores = space.combine(query, query.rows.astype(float) @ rows.astype(float).T)
     expected = dict(zip(samples, scores, strict=True))
     [result] = retrieve(NOBODY, ANY | {"explain": True})["results"]

@@ -28,7 +28,10 @@ def test_text_rows_are_every_sample_and_their_normalised_mean():
     np.testing.assert_allclose(centroid, [mean / np.linalg.norm(mean)], atol=1e-6)
     spaces = dict(revision.prototypes.values_list("kind", "space_id"))
     encoder = current_encoder().space_id
-    assert spaces == {"samples": encoder, "centroid": encoder, "hybrid": served_version(encoder).space_id}
+    text_kinds = dict.fromkeys(("samples", "centroid", "middle"), encoder)
+    assert spaces == text_kinds | {"hybrid": served_version(encoder).space_id}
+    middle = rows_of(find_prototype(revision, "middle"))
+    np.testing.assert_allclose(middle, current_encoder().encode_both(SUMS)[1], atol=1e-6)
 
 
 def test_a_second_run_of_the_job_changes_nothing():
@@ -42,7 +45,7 @@ def test_a_second_run_of_the_job_changes_nothing():
     revision.prototypes.filter(kind="samples").delete()
     store_text(revision, SUMS)
     assert rows_of(find_prototype(revision, "samples")).shape == (3, 384)
-    assert [row.kind for row in revision.prototypes.all()] == ["arrow", "centroid", "hybrid", "samples"]
+    assert [row.kind for row in revision.prototypes.all()] == ["arrow", "centroid", "hybrid", "middle", "samples"]
 
 
 def test_module_vectors_are_one_file():

@@ -58,7 +58,7 @@ class Command(BaseCommand):
         setting = Setting(routers, options["samples"], options["queries"], encoder.space_id)
         queries = sum(len(task.queries[: setting.queries]) for task in suite.tasks)
         self._say(f"{suite.name}: {len(suite.tasks)} tasks, {queries} queries; encoding with {encoder.space_id}")
-        prepared = prepare(suite, setting, encoder.encode)
+        prepared = prepare(suite, setting, encoder)
         results = list(self._results(prepared, options["base_model"], options["lines"]))
         self.stdout.write(tables(results))
         if not options["no_store"]:
