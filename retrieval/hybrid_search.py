@@ -95,15 +95,14 @@ def served_space(base: str) -> tuple[str, HybridSpace]:
 def embed(space: HybridSpace, encoder: Encoder, queries: Sequence[Sequence[str]]) -> list[HybridQuery]:
     """The queries in the space."""
     parts = [[spans(text) for text in texts] for texts in queries]
-    embeddings, middle = encoder.encode_both([span for texts in parts for text in texts for span in text])
-    rows, wholes = iter(encoded(embeddings, middle)), iter(embeddings)
-    found = []
-    for texts in parts:
-        embedded = [space.query(np.stack([next(rows) for _ in text]), text) for text in texts]
-        # Of each text the first of its spans, which is the whole.
-        own = [[next(wholes) for _ in text][0] for text in texts]
-        found.append(HybridQuery(embedded, np.stack(own)))
-    return found
+    cut = [text for texts in parts for text in texts]
+    embeddings, middle = encoder.encode_both([span for text in cut for span in text])
+    starts = np.cumsum([0, *map(len, cut)])[:-1]
+    rows = np.split(encoded(embeddings, middle), starts[1:])
+    asked = iter([space.query(own, text) for own, text in zip(rows, cut, strict=True)])
+    # The first span of a text is the whole.
+    wholes = iter(embeddings[starts])
+    return [HybridQuery([next(asked) for _ in texts], np.stack([next(wholes) for _ in texts])) for texts in parts]
 
 
 def search_hybrid(
