@@ -93,7 +93,7 @@ class Encoder:
         return self.encode_both(texts)[0]
 
     def encode_both(self, texts: list[str]) -> tuple[Rows, Rows]:
-        """Unit rows (n, dim) as of `encode`, and (n, width) of the mean states of the texts' tokens in the middle layer.
+        """Unit rows (n, dim) as of `encode`, and (n, width) of the mean states of their tokens in the middle layer.
 
         The two come from one pass. Halfway a text's wording is still there, of which the embedding keeps the meaning.
 
