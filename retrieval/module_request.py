@@ -1,10 +1,11 @@
-"""The body of `POST /retrieve/` for routers that look inside the base model: every field checked, nothing ignored."""
+"""The body of `POST /retrieve/` for routers that run the base model: every field checked, nothing ignored."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from lora.catalogue import Method
 from lora.module_routers import MODULE_ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS, is_tried
 from registry.errors import Invalid
 from registry.queries import find_base_model
 from retrieval.request import MAX_TEXTS, read_example, read_explain, read_filters, read_k, read_text, refuse
@@ -40,9 +41,14 @@ class ModuleRequest:
         """Whether the queries are labelled examples."""
         return "labels" in self.method.needs
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether experts are run on the queries, rather than their vectors compared with what the base reads."""
+        return "only" in self.method.traits
+
 
 def names_module_router(payload: Any) -> bool:
-    """Whether a request is for one of these routers."""
+    """Whether a request is for a router that looks inside, which can be told what enters the modules instead."""
     return isinstance(payload, dict) and payload.get("router") in MODULE_ROUTERS.names()
 
 
@@ -55,14 +61,15 @@ def parse_module_request(payload: dict[str, Any], *, has_states: bool = False) -
     for name in given:
         if name not in FIELDS:
             refuse(repr(name)[:100], f"{name[:100]!r} is no field here. Known: {', '.join(sorted(FIELDS))}.")
-    method = MODULE_ROUTERS.get(given["router"])
+    catalogue = TRIAL_ROUTERS if is_tried(given["router"], given.get("params")) else MODULE_ROUTERS
+    method = catalogue.get(given["router"])
     name = given.pop("base_model", None)
     if not isinstance(name, str) or not name.strip():
         refuse("base_model", f"{method.name} compares experts of one base model: say which, as base_model.")
     base = find_base_model(name)
     return ModuleRequest(
         method=method,
-        params=MODULE_ROUTERS.parse(method.name, given.get("params", {})),
+        params=catalogue.parse(method.name, given.get("params", {})),
         queries=_no_queries(given) if has_states else _queries(given, method),
         base_model=base.name if base else name,
         bases=(base.name, *base.aliases) if base else (name,),

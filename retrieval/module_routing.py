@@ -15,6 +15,7 @@ from lora.float_arrays import float_arrays
 from lora.header import read_header
 from lora.layout import layer_of
 from lora.module_routers import Baselines, Expert, ModuleRouter, Ranking, States, Vectors
+from lora.routers import Chooser
 from registry.changes import current_seq
 from registry.errors import Invalid
 from registry.gates import GATES
@@ -47,7 +48,7 @@ class Candidate:
 def candidates(user: Caller, request: ModuleRequest) -> list[Candidate]:
     """The experts of the base model that the caller may see, by name. Raises: Invalid: too many for one request."""
     kind = request.method.traits["prototype"]
-    chosen = _chosen(user, request).filter(_has(kind)).order_by("full_name")
+    chosen = visible_experts(user, request).filter(_has(kind)).order_by("full_name")
     columns = ("full_name", "head_id", "head__commit", "base_model")
     rows = list(chosen.values_list(*columns)[: MAX_EXPERTS + 1])
     if len(rows) > MAX_EXPERTS:
@@ -57,7 +58,8 @@ def candidates(user: Caller, request: ModuleRequest) -> list[Candidate]:
     return [Candidate(name, head, commit, base, vectors[head]) for name, head, commit, base in rows if head in vectors]
 
 
-def _chosen(user: Caller, request: ModuleRequest) -> QuerySet[Adapter]:
+def visible_experts(user: Caller, request: ModuleRequest) -> QuerySet[Adapter]:
+    """Those of the base model that the caller may see and that pass the filters."""
     found = visible_adapters(user).filter(base_model__in=request.bases, head__norm__gt=0)
     for key, values in request.filters:
         if key == "tag":
@@ -150,15 +152,12 @@ def _result(
     facts: dict[int, dict[str, Any]],
 ) -> dict[str, Any]:
     scores = np.round(ranking.scores, DECIMALS)
-    best = sorted(range(len(found)), key=lambda place: (-scores[place], found[place].adapter))[: request.k]
-    best = [place for place in best if router.keep(scores[place : place + 1])[0]]
+    best, weights = matched(router, scores, [one.adapter for one in found], request.k)
     if not best:
         return {"abstained": True, "reason": "below_threshold" if found else "no_experts", "matches": []}
-    weights = router.weigh(scores[best]).astype(np.float64)
-    weights /= weights.sum()
     layers, means = layer_means(ranking.paths, ranking.parts) if request.explain else ([], np.empty((0, len(found))))
     matches = []
-    for place, weight in zip(best, weights.tolist(), strict=True):
+    for place, weight in zip(best, weights, strict=True):
         expert = found[place]
         match = {"adapter": expert.adapter, "revision": expert.commit, "base_model": expert.base_model}
         match |= {"score": float(scores[place]), "weight": weight}
@@ -168,6 +167,16 @@ def _result(
         matches.append(match)
     told = {"evidence": {"picks": _picks(layers, means, found)}} if request.explain else {}
     return {"abstained": False, "reason": None, "matches": matches} | told
+
+
+def matched(
+    router: Chooser, scores: NDArray[np.floating], names: Sequence[str], k: int
+) -> tuple[list[int], list[float]]:
+    """The places of the up to k experts that are matches, best first and ties by name, and their weights."""
+    best = sorted(range(len(names)), key=lambda place: (-scores[place], names[place]))[:k]
+    best = [place for place in best if router.keep(scores[place : place + 1])[0]]
+    weights = router.weigh(scores[best]).astype(np.float64)
+    return best, (weights / weights.sum()).tolist() if best else []
 
 
 def layer_means(paths: Sequence[str], parts: NDArray[np.floating]) -> tuple[list[int], NDArray[np.float64]]:

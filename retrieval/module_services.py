@@ -1,4 +1,4 @@
-"""`POST /retrieve/` for routers that look inside: a job that runs the base model, or an answer from hidden states."""
+"""`POST /retrieve/` for routers that run the base model: a job, or an answer from hidden states at once."""
 
 import time
 from datetime import timedelta
@@ -8,14 +8,15 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.utils import timezone
 
 from lora.module_routers import Baselines
-from registry.errors import NotReady, Throttled
+from registry.errors import Invalid, NotReady, Throttled
 from registry.jobs import enqueue
 from registry.models import Job
 from registry.queries import Caller
 from retrieval.baselines import read_baselines
 from retrieval.hidden_states import check_fit, read_states
-from retrieval.module_request import FORMS, parse_module_request
-from retrieval.module_routing import Candidate, answer, candidates
+from retrieval.module_request import FORMS, ModuleRequest, parse_module_request
+from retrieval.module_routing import Candidate, answer, candidates, visible_experts
+from retrieval.runnable import MAX_TOTAL_CHARS, runnable
 
 KIND = "route"
 BASELINES = "baselines"
@@ -28,7 +29,8 @@ ASK_AGAIN_S = 10
 def start_route(user: AbstractBaseUser, payload: dict[str, Any]) -> Job:
     """The job that routes the texts of a request; its result is what other routers answer at once.
 
-    The texts are in the job's `private` part alone, which its end erases. Raises: Invalid, InvalidParams; Throttled.
+    The texts are in the job's `private` part alone, which its end erases. Raises: Invalid, InvalidParams; Throttled;
+        NotReady: the encoder, where experts have to be chosen.
     """
     request = parse_module_request(payload)
     order = {name: value for name, value in payload.items() if name not in FORMS}
@@ -36,7 +38,21 @@ def start_route(user: AbstractBaseUser, payload: dict[str, Any]) -> Job:
         raise Throttled(
             f"{MAX_OPEN} of your queries wait or run already. Wait for one to end, or send several as texts."
         )
-    return enqueue(KIND, owner=user, payload={"request": order}, private={"queries": request.queries})
+    experts = {"revisions": _tried(user, request, payload)} if request.is_trial else {}
+    return enqueue(KIND, owner=user, payload={"request": order} | experts, private={"queries": request.queries})
+
+
+def _tried(user: AbstractBaseUser, request: ModuleRequest, payload: dict[str, Any]) -> list[int]:
+    """The revisions that a worker is to run on the one query. Raises: Invalid: it is too long."""
+    [query] = request.queries
+    texts = [[item["input"], item["output"]] if request.reads_labels else [item] for item in query]
+    chars = sum(len(part) for parts in texts for part in parts)
+    if chars > MAX_TOTAL_CHARS:
+        message = f"These are {chars} characters together; at most {MAX_TOTAL_CHARS}. Send fewer or shorter texts."
+        raise Invalid(message, detail={next(form for form in FORMS if payload.get(form) is not None): message})
+    asked = {name: payload[name] for name in ("base_model", "filters") if payload.get(name) is not None}
+    most = request.method.run(request.params).most
+    return runnable(user, visible_experts(user, request), asked, [parts[0] for parts in texts], most)[0]
 
 
 def route_states(user: Caller, payload: dict[str, Any], stream: BinaryIO, size_bytes: int) -> dict[str, Any]:

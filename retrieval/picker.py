@@ -7,6 +7,7 @@ from lora.compositions import COMPOSITIONS
 from lora.merges import MERGES
 from lora.module_routers import MODULE_ROUTERS
 from lora.routers import ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS
 from retrieval.leaderboard import measured
 from retrieval.survey import FACETS, OURS, SURVEY, Entry
 
@@ -18,6 +19,14 @@ def routers() -> list[dict[str, Any]]:
     known = measured()
     methods = [method | {"answers": "at_once"} for method in ROUTERS.describe()]
     methods += [method | {"answers": "job"} for method in MODULE_ROUTERS.describe()]
+    job_with = {}
+    for method in TRIAL_ROUTERS.describe():
+        # One that only some parameters make run the base has its entry already.
+        if only := method.pop("only"):
+            job_with[method["name"]] = only
+        else:
+            methods.append(method | {"answers": "job"})
+    methods = [method | {"job_with": job_with.get(method["name"], {})} for method in methods]
     return [method | {"measured": known.get(method["name"])} for method in sorted(methods, key=lambda m: m["name"])]
 
 
@@ -44,8 +53,7 @@ def ours(have: Words | None = None) -> list[dict[str, Any]]:
 
 
 def _row(entry: Entry, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    names = {*ROUTERS.names(), *MODULE_ROUTERS.names()}
-    here = [name for name in entry.routers if name in names]
+    here = [name for name in entry.routers if _is_here(name)]
     merges = [name for name in entry.merges if name in MERGES.names()]
     composed = [name for name in entry.compositions if name in COMPOSITIONS.names()]
     results = [known[name] for name in here if name in known]
@@ -78,11 +86,13 @@ def markdown() -> str:
 
 
 def _is_here(name: str) -> bool:
-    return name in ROUTERS.names() or name in MODULE_ROUTERS.names()
+    return any(name in catalogue.names() for catalogue in (ROUTERS, MODULE_ROUTERS, TRIAL_ROUTERS))
 
 
 def _names(row: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}`" for name in (*row["routers"], *row["merges"], *row["compositions"])) or "–"
+    # A router and a merge may have one name.
+    names = dict.fromkeys((*row["routers"], *row["merges"], *row["compositions"]))
+    return ", ".join(f"`{name}`" for name in names) or "–"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ from lora.catalogue import Method
 from lora.errors import UnknownRouter
 from lora.module_routers import MODULE_ROUTERS
 from lora.routers import ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS, is_tried
 from registry.errors import Invalid
 from registry.models import BaseModel
 from retrieval.search import Filters
@@ -63,7 +64,7 @@ def parse_request(payload: Any) -> RetrieveRequest:
     router = given.get("router", PLAIN_ROUTER if {"vector", "vectors"} & given.keys() else DEFAULT_ROUTER)
     if not isinstance(router, str):
         refuse("router", "router must be a string.")
-    method = _method(router)
+    method = _method(router, given.get("params"))
     form = _form(given, method)
     return RetrieveRequest(
         method=method,
@@ -78,12 +79,20 @@ def parse_request(payload: Any) -> RetrieveRequest:
     )
 
 
-def _method(router: str) -> Method:
-    looking_inside = MODULE_ROUTERS.names()
-    if router in looking_inside:
+def runs_base(payload: Any) -> bool:
+    """Whether a request is for a router that runs the base model: by its name, or by its name and parameters."""
+    if not isinstance(payload, dict):
+        return False
+    router = payload.get("router")
+    return router in MODULE_ROUTERS.names() or is_tried(router, payload.get("params"))
+
+
+def _method(router: str, params: Any) -> Method:
+    if runs_base({"router": router, "params": params}):
         refuse("router", f"{router} runs the base model in a job of its own; only POST /retrieve/ itself takes it.")
     if router not in ROUTERS.names():
-        raise UnknownRouter(router, sorted([*ROUTERS.names(), *looking_inside]))
+        known = {*ROUTERS.names(), *MODULE_ROUTERS.names(), *TRIAL_ROUTERS.names()}
+        raise UnknownRouter(router, sorted(known))
     return ROUTERS.get(router)
 
 

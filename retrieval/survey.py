@@ -132,9 +132,12 @@ _HERE: dict[str, dict[str, object]] = {
     "4.7": {
         "needs": _LABELLED,
         "keeps": "adapters of one base model",
+        "routers": ("lorahub",),
         "merges": ("lorahub", "lorahub_factors"),
-        "call": "POST /merges/ with lorahub and labelled examples; POST /searches/ to compute the losses yourself",
-        "back": "one adapter, merged with the weights that were found",
+        "call": "POST /retrieve/ with labelled examples, which finds the candidates, too; POST /merges/ with lorahub "
+        "and experts of your choice; POST /searches/ to compute the losses yourself",
+        "back": "experts with the weights that were found, of any sign, and the loss before and after; or one adapter, "
+        "merged with them",
     },
     "4.8": {
         "needs": ("samples",),
@@ -167,7 +170,7 @@ _HERE: dict[str, dict[str, object]] = {
     "4.12": _composed("calm", "adapters, and the cross-attention between two models", back=_KEPT),
     "4.13": {
         "needs": ("samples",),
-        "keeps": _SAMPLES,
+        "keeps": _SAMPLES + "; nothing but the adapters for prior and entropy, by a worker with the base model",
         "routers": ("what_the_weight",),
         "call": "POST /retrieve/ with some 100 inputs as examples; params.score chooses the scoring",
         "back": "the best experts, weighted by their scores or equally",

@@ -1,6 +1,5 @@
 """Trials: labelled examples in, a job out that runs the experts that may fit on them."""
 
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -9,26 +8,19 @@ from django.db.models import Count, QuerySet
 from lora.examples import Example
 from lora.runtime.text import LINE, PROMPT
 from lora.strict_json import is_storable
-from lora.trials import why_not_run
 from registry.errors import Conflict, Invalid, Throttled
 from registry.jobs import enqueue
-from registry.merges import described_files
-from registry.models import Adapter, Job, Revision
+from registry.models import Adapter, Job
 from registry.queries import Caller, find_base_model, visible_adapters
-from retrieval.request import MAX_K
-from retrieval.services import retrieve
+from retrieval.runnable import MAX_TOTAL_CHARS, runnable
 
 KIND = "trial"
 FIELDS = frozenset({"examples", "base_model", "k", "merge", "prompt", "outcomes"})
 DEFAULT_K = 10
 MAX_CANDIDATES = 32
 MAX_EXAMPLES = 64
-# Of all inputs and outputs together: about 16,000 tokens, which every candidate of a first round may have to read.
-MAX_TOTAL_CHARS = 64_000
 MAX_PROMPT_CHARS = 2_000
 MAX_OPEN = 3
-# Headers that are read at most in order to find candidates that can be run.
-MAX_LOOKED_AT = 100
 MAX_BASES = 30
 
 
@@ -47,7 +39,7 @@ def start_trial(user: AbstractBaseUser, payload: Any) -> Job:
         order["outcomes"] = True
     private = {"examples": [{"input": one.input, "output": one.output} for one in examples], "prompt": prompt}
     pool = visible_adapters(user).filter(head__isnull=False, base_model__in=names)
-    order["revisions"] = _candidates(user, pool, names[0], private["examples"], k)
+    order["revisions"] = _candidates(user, pool, names[0], [one.input for one in examples], k)
     open_jobs = list(Job.objects.filter(kind=KIND, owner_id=user.pk).exclude(status__in=Job.FINAL))
     if same := next((job for job in open_jobs if (job.payload, job.private) == (order, private)), None):
         return same
@@ -127,43 +119,14 @@ def _names_of(base_model: str) -> tuple[str, ...]:
     return (base.name, *base.aliases) if base else (base_model,)
 
 
-def _candidates(user: Caller, pool: QuerySet[Adapter], base: str, examples: list[dict[str, Any]], k: int) -> list[int]:
-    """Up to k revisions that can be run: those that a retrieval finds for the examples first, then the most downloaded.
-
-    Raises: Invalid, Conflict: there are none.
-    """
-    count = pool.count()
-    if not count and not find_base_model(base):
+def _candidates(user: Caller, pool: QuerySet[Adapter], base: str, inputs: list[str], k: int) -> list[int]:
+    """Up to k revisions that can be run. Raises: Invalid, Conflict: there are none."""
+    if not pool.exists() and not find_base_model(base):
         _refuse(
             "base_model", f"The base model {base[:200]!r} is not known here, and no expert that you may see is of it."
         )
-    chosen: list[int] = []
-    reasons: list[str] = []
-    for revision in _by_promise(user, pool, base, examples, needs_order=count > k):
-        if len(chosen) == k:
-            break
-        if reason := why_not_run(described_files([revision])[0]):
-            reasons.append(reason)
-        else:
-            chosen.append(revision.pk)
+    chosen, reasons = runnable(user, pool, {"base_model": base}, inputs, k)
     if not chosen:
         why = f" {reasons[0]}" if reasons else ""
         raise Conflict(f"No expert of {base[:200]} that you may see can be tried.{why}")
     return chosen
-
-
-def _by_promise(
-    user: Caller, pool: QuerySet[Adapter], base: str, examples: list[dict[str, Any]], *, needs_order: bool
-) -> Iterator[Revision]:
-    heads = dict(pool.order_by("-downloads", "full_name").values_list("full_name", "head_id")[:MAX_LOOKED_AT])
-    if needs_order:
-        # By a router that never abstains: what is far off is measured, too.
-        asked = {"router": "lora_retriever", "base_model": base, "k": MAX_K}
-        asked["examples"] = [{"input": one["input"]} for one in examples]
-        found = [match["adapter"] for match in retrieve(user, asked)["results"][0]["matches"]]
-        first = dict(pool.filter(full_name__in=found).values_list("full_name", "head_id"))
-        heads = {name: first[name] for name in found if name in first} | heads
-    ids = list(dict.fromkeys(heads.values()))[:MAX_LOOKED_AT]
-    rows = Revision.objects.select_related("adapter").defer("modules").prefetch_related("files__blob")
-    revisions = rows.in_bulk(ids)
-    return (revisions[pk] for pk in ids if pk in revisions)

@@ -13,6 +13,7 @@ from config import http_errors
 from lora.merges import MERGES
 from lora.merging import OutputSpec
 from lora.routers import ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS
 from registry.intake import FILES
 from tests.lora.factories import write_adapter_files
 from tests.lora.raw_files import read_deltas, relative_error
@@ -55,7 +56,8 @@ def test_the_example_names_no_variable_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize(
     ("page", "name"),
-    [("merge.md", name) for name in MERGES.names()] + [("retrieve.md", name) for name in ROUTERS.names()],
+    [("merge.md", name) for name in MERGES.names()]
+    + [("retrieve.md", name) for name in sorted({*ROUTERS.names(), *TRIAL_ROUTERS.names()})],
 )
 def test_every_method_is_in_its_howto(page: str, name: str) -> None:
     assert f"| `{name}` |" in text_of("docs", "howto", page)

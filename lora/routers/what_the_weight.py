@@ -21,11 +21,12 @@ SHORTLIST = 100
 class WhatTheWeightParams:
     """Parameters of `WhatTheWeight`."""
 
-    score: Literal["sentence_similarity", "tf_idf", "uniform"] = param(
+    score: Literal["sentence_similarity", "tf_idf", "uniform", "prior", "entropy"] = param(
         "sentence_similarity",
         "sentence_similarity: mean of the cosines of all pairs, those below 0 as 0; tf_idf: cosine of the two word "
         f"counts, for the {SHORTLIST} experts nearest by sentence_similarity; uniform: as sentence_similarity, "
-        "with equal weights",
+        "with equal weights; prior and entropy run the base model, in a job: which expert is least surprised by the "
+        "texts, and which is surest of what follows",
     )
     weights: Literal["scores", "uniform"] = param("scores", "weights in proportion to the scores, or all the same")
     min_score: float | None = param(None, "score below which an expert is no match", minimum=0, maximum=1)
@@ -36,8 +37,8 @@ class WhatTheWeightParams:
     params=WhatTheWeightParams,
     title="What the Weight?",
     summary="Weighs experts by the mean similarity, or the shared words, of their samples and the examples.",
-    source="Holtermann et al. 2024, arXiv:2401.12756, uniform, sentence similarity and tf-idf scoring; every text "
-    "counts once where its code draws with replacement, and words are not stemmed",
+    source="Holtermann et al. 2024, arXiv:2401.12756; every text counts once where its code draws with replacement, "
+    "and words are not stemmed",
     needs=("samples",),
     prototype="samples",
     accepts=["text", "texts", "examples", "vector", "vectors", "adapter"],

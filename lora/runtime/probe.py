@@ -30,6 +30,12 @@ class BaseNotHere(LoraError):
     code = "base_not_here"
 
 
+def check_prompt(prompt: str) -> None:
+    """Raises: ValueError: it has no place for a line, or is too long."""
+    if LINE not in prompt or len(prompt) > PROMPT_CHARS:
+        raise ValueError(f"prompt must have {LINE} in it, and at most {PROMPT_CHARS} characters.")
+
+
 @dataclass(frozen=True)
 class SampleParams:
     """Parameters of methods that look at samples of the inputs."""
@@ -39,8 +45,7 @@ class SampleParams:
     prompt: str = param(PROMPT, "what the model is asked, with {line} for a sample's input")
 
     def __post_init__(self) -> None:
-        if LINE not in self.prompt or len(self.prompt) > PROMPT_CHARS:
-            raise ValueError(f"prompt must have {LINE} in it, and at most {PROMPT_CHARS} characters.")
+        check_prompt(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,17 @@ class Probe:
         """Return the mean entropy of the first token after prompts; its gradient reaches the coefficients."""
         logs = self._logits(batch, coefficients)[:, -1].float().log_softmax(-1)
         return -(logs.exp() * logs).sum(-1).mean()
+
+    def reading(self, batch: Batch, coefficients: Coefficients | None) -> tuple[Tensor, Tensor]:
+        """Return of each text log p given its first token, and the mean entropy of what follows each of its tokens.
+
+        Both are (b,), float64 on the CPU, in nats; a text of one token has log p = 0.
+        """
+        with torch.no_grad():
+            logs = self._logits(batch, coefficients).double().log_softmax(-1)
+        following = batch.ids[:, 1:, None].to(logs.device)
+        likelihoods = logs[:, :-1].gather(-1, following).sum(dim=(1, 2))
+        return likelihoods.cpu(), -(logs.exp() * logs).sum(-1).mean(-1).cpu()
 
     def grams(self, views: Iterable[View], count: int, params: SampleParams) -> Iterator[list[Tensor]]:
         """Yield Σ x·xᵀ over all tokens of each input's own samples, with that input on the base, in order of the views.

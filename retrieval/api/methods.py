@@ -35,6 +35,9 @@ ROUTER_TRAITS = {
     "answers": serializers.ChoiceField(
         ["at_once", "job"], help_text="job: it runs base_model, which must be named, and the answer is a job's result"
     ),
+    "job_with": serializers.DictField(
+        help_text="parameter → values with which it answers by a job, too; empty for most"
+    ),
     "measured": MEASURED,
 }
 MERGE_TRAITS = {

@@ -20,7 +20,7 @@ from registry.errors import Invalid, TooLarge
 from retrieval.hidden_states import MAX_BYTES, PART
 from retrieval.module_request import names_module_router
 from retrieval.module_services import route_states, start_route
-from retrieval.request import FILTERS, MAX_DIM, MAX_K, MAX_TEXTS
+from retrieval.request import FILTERS, MAX_DIM, MAX_K, MAX_TEXTS, runs_base
 from retrieval.services import retrieve
 
 MAX_REQUEST_BYTES = 1024**2
@@ -119,6 +119,15 @@ EVIDENCE = inline_serializer(
             required=False,
             help_text="of routers that look inside: what each layer says of the expert",
         ),
+        "loss_without": serializers.FloatField(
+            required=False, help_text="of lorahub: the loss of the answers with all that was found but this expert"
+        ),
+        "log_likelihood": serializers.FloatField(
+            required=False, help_text="of what_the_weight by prior: of a text with this expert, in the mean"
+        ),
+        "entropy": serializers.FloatField(
+            required=False, help_text="of what_the_weight by entropy: of what follows a token, in the mean"
+        ),
     },
     required=False,
 )
@@ -182,6 +191,21 @@ RESULT = inline_serializer(
             required=False, help_text='of description with {"choose": "prompt"}: what to ask a language model'
         ),
         "evidence": DECIDED,
+        "loss": inline_serializer(
+            "RetrieveLoss",
+            {
+                "before": serializers.FloatField(help_text="of the base alone"),
+                "after": serializers.FloatField(help_text="with the inputs on top"),
+                "tried": serializers.IntegerField(help_text="weights that were tried"),
+            },
+            required=False,
+            help_text="of lorahub: the mean −log p per token of the answers",
+        ),
+        "inputs": serializers.ListField(
+            child=serializers.JSONField(),
+            required=False,
+            help_text="of lorahub: [{adapter, revision, weight}] for a weighted_sum; weights are of any sign",
+        ),
     },
     many=True,
 )
@@ -195,6 +219,18 @@ RETRIEVE_ANSWER = inline_serializer(
             "RetrieveTimes", {"encode": serializers.FloatField(), "search": serializers.FloatField()}
         ),
         "results": RESULT,
+        "warnings": inline_serializer(
+            "RetrieveWarning",
+            {"code": serializers.CharField(), "message": serializers.CharField()},
+            many=True,
+            required=False,
+            help_text="of routers that run experts: what speaks against the scores",
+        ),
+        "skipped": serializers.ListField(
+            child=serializers.JSONField(),
+            required=False,
+            help_text="of routers that run experts: [{adapter, reason}] of what the base did not take",
+        ),
     },
 )
 
@@ -238,12 +274,12 @@ class Retrieve(APIView):
     def post(self, request: Request) -> Response:
         """Find the experts that fit a text, several texts, a task shown by examples, vectors, or another expert.
 
-        Routers that look inside the base model (`arrow_global`, …) have a worker run it: 202 with a job, whose result
-        is the answer. From hidden states that you send they answer at once.
+        Routers that look inside the base model (`arrow_global`, …) or run experts on the query (`lorahub`) have a
+        worker run it: 202 with a job, whose result is the answer. The first answer hidden states that you send at once.
         """
         if (request.content_type or "").startswith("multipart/"):
             return Response(_route_states(request))
-        if not names_module_router(request.data):
+        if not runs_base(request.data):
             return Response(retrieve(request.user, request.data))
         if not request.user.is_authenticated:
             raise NotAuthenticated

@@ -3,15 +3,16 @@
 import { fits, query } from "./address.js";
 import { el } from "./api.js";
 import { layerTable } from "./layers.js";
-import { matchList, promptItem, reason, tallyTable } from "./matches.js";
+import { matchList, promptItem, reason, shown, tallyTable } from "./matches.js";
 import { bar } from "./measures.js";
 import { mapCard } from "./place.js";
 
 export const mergeAddress = (matches) => new URLSearchParams(matches.map(({ adapter, weight }) => ["input", `${adapter}:${Number(weight.toFixed(4))}`]));
 
 // The retrieval itself as the inputs, so that the recipe says how they were found; a long question is left out of an
-// address, and a merge cannot ask what is answered by a job.
-function mergeAllLink(body, { matches }, isJob) {
+// address, and a merge cannot ask what is answered by a job. What a search has found is a sum, with weights of any sign.
+function mergeAllLink(body, { matches, inputs }, isJob) {
+  if (inputs?.length > 1) return el("a", { class: "button small", href: `/merge/?${query(new URLSearchParams([["method", "weighted_sum"], ...mergeAddress(inputs)]))}` }, `Merge this sum of ${inputs.length}`);
   if (matches.length < 2 || new Set(matches.map(({ base_model: base }) => base)).size > 1) return null;
   const { explain, ...retrieval } = body;
   const whole = new URLSearchParams({ retrieve: JSON.stringify(retrieval) });
@@ -29,6 +30,16 @@ function decision({ evidence }) {
     el("p", { class: "small muted" }, `Below ${threshold.toFixed(2)}, the mark, the router abstains.`));
 }
 
+// What a router that runs experts tells beside its matches: what speaks against them, what a search has come to.
+function trial({ warnings = [], skipped = [] }, { loss, inputs = [], matches }) {
+  if (!loss && !warnings.length && !skipped.length) return null;
+  const taken = inputs.filter(({ weight }) => weight < 0).map(({ adapter, weight }) => `${adapter} (${shown(weight)})`);
+  const found = loss && matches.length ? `The loss of your answers is ${shown(loss.before)} with the base model alone and ${shown(loss.after)} with this sum, the best of ${loss.tried} that were tried.${taken.length ? ` It takes away ${taken.join(", ")}.` : ""}` : "";
+  const left = skipped.map(({ adapter, reason }) => `${adapter} was left out: ${reason}`);
+  const said = [found, ...left].filter(Boolean).map((text) => el("p", { class: "small" }, text));
+  return el("div", {}, ...warnings.map(({ message }) => el("div", { class: "notice warn" }, el("p", {}, message))), ...said);
+}
+
 // What to ask a language model of one's own, where the router gives it.
 function modelPrompt({ prompt }) {
   if (!prompt) return null;
@@ -42,7 +53,7 @@ function footnote(answer) {
 }
 
 // Why there are no experts, and what to do: `actions` are {again, unfilter}, functions that ask anew.
-function abstention(result, body, { question, experts, actions, prototype }) {
+function abstention(result, body, { question, experts, actions, prototype, isTrial }) {
   const box = el("div", { class: "empty card" });
   const row = el("p", { class: "row center" });
   const button = (text, action) => {
@@ -50,7 +61,9 @@ function abstention(result, body, { question, experts, actions, prototype }) {
     node.addEventListener("click", action);
     return node;
   };
-  if (result.reason === "below_threshold") {
+  if (result.loss) {
+    box.append(el("h2", {}, "No expert helps here"), el("p", {}, `None of the ${result.loss.tried} sums that were tried is better than the base model alone by adding an expert.`));
+  } else if (result.reason === "below_threshold") {
     const floor = body.params?.min_score;
     const judged = decision(result);
     const rule = floor !== undefined ? `Every expert scored below your threshold of ${floor}` : judged ? "The prompt is unlike what these experts were made for" : "Every expert scored below the router's own threshold";
@@ -65,7 +78,7 @@ function abstention(result, body, { question, experts, actions, prototype }) {
     row.append(el("a", { class: "button primary", href: "/upload/" }, "Upload an expert"));
   } else {
     const kind = question.router.prototype === "description" ? "a description" : "samples";
-    const lacked = question.isJob ? `what this router compares: ${prototype}` : `${kind} to be compared with`;
+    const lacked = isTrial ? "weights that can be run" : question.isJob ? `what this router compares: ${prototype}` : `${kind} to be compared with`;
     const where = question.isJob ? ` of ${body.base_model}` : "";
     const what = question.isFiltered ? `No expert${where} with ${question.isJob ? lacked : kind} has what your filters ask for.` : `No expert${where || " here"} has ${lacked}.`;
     const advice = question.isJob ? "Another router may find them." : "Experts without samples are listed, and found by routers that look at the weights alone.";
@@ -84,10 +97,11 @@ function legend({ threshold }, { matches }) {
   return parts.length ? el("p", { class: "small muted legend" }, ...parts) : null;
 }
 
-function one(result, body, view) {
+function one(answer, body, view) {
+  const [result] = answer.results;
   const count = result.matches.length;
   const head = el("div", { class: "row between section-head" }, el("h2", {}, count === 1 ? "The best expert" : `The ${count} best experts`), mergeAllLink(body, result, view.question.isJob));
-  const card = el("div", { class: "card" }, decision(result), legend(view, result), matchList(result, view, { id: "matches" }));
+  const card = el("div", { class: "card" }, trial(answer, result), decision(result), legend(view, result), matchList(result, view, { id: "matches" }));
   return [`${count} ${count === 1 ? "expert" : "experts"} found. Best: ${result.matches[0].adapter}. ${reason(result.matches, 0, view)}`, [head, card, modelPrompt(result), layerTable(result), mapCard(result)]];
 }
 
@@ -103,6 +117,6 @@ function many(found, body, view) {
 // Returns what to say, and what to show. view: as for matchList, with {question, experts, actions, prototype}.
 export function answerNodes(answer, body, view) {
   const [first] = answer.results;
-  const [text, nodes] = body.texts ? many(answer.results, body, view) : first.matches.length ? one(first, body, view) : ["No expert was found.", [abstention(first, body, view)]];
+  const [text, nodes] = body.texts ? many(answer.results, body, view) : first.matches.length ? one(answer, body, view) : ["No expert was found.", [abstention(first, body, view)]];
   return [text, [...nodes.filter(Boolean), footnote(answer)]];
 }

@@ -60,8 +60,11 @@ function tickOf(match, { ticked, onTick }) {
 const count = (number) => `${number} outcome${number === 1 ? "" : "s"}`;
 
 // What is known of an expert from how it did before, and what is said about it, where the router tells.
-function known({ evidence: { predicted, outcomes, description } = {} }) {
+function known({ evidence: { predicted, outcomes, description, loss_without: without, log_likelihood: likelihood, entropy } = {} }) {
   const parts = [];
+  if (without !== undefined) parts.push(`Without it the loss would be ${shown(without)}.`);
+  if (likelihood !== undefined) parts.push(`log p of a text, in the mean: ${shown(likelihood)}.`);
+  if (entropy !== undefined) parts.push(`Entropy of what follows a token, in the mean: ${shown(entropy)}.`);
   if (predicted) parts.push(`To expect by ${count(predicted.outcomes)}: score ${shown(predicted.score)}${predicted.cost === null ? "" : `, cost ${Number(predicted.cost.toPrecision(3))}`}.`);
   if (description) parts.push(`Its description: “${description}”`);
   if (outcomes) parts.push(outcomes.count ? `${count(outcomes.count)} near this shifted its score by ${outcomes.shift > 0 ? "+" : ""}${shown(outcomes.shift)}.` : "No outcome is near this.");

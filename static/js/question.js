@@ -36,7 +36,10 @@ export class Question {
 
   // Whether the answer is the result of a job, which runs the base model and so has to be told which.
   get isJob() {
-    return this.router?.answers === "job";
+    const { router } = this;
+    if (!router || router.answers === "job") return Boolean(router);
+    const given = readParams(this.paramsBox, router.params);
+    return Object.entries(router.job_with).some(([name, values]) => values.includes(given[name]));
   }
 
   get texts() {

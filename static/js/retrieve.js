@@ -18,6 +18,8 @@ const SUGGESTIONS = 10;
 // What a score is, by the kind of prototype that it compares with.
 const UNITS = { centroid: "cosine", description: "cosine", hybrid: "log density" };
 const WHY = { hybrid: "The text is likeliest under it", outcomes: "It did best on texts like this", description: "What is said about it fits best" };
+// Of routers that run experts on the query.
+const WHY_TRIED = { lorahub: "It counts most in the sum that was found", what_the_weight: "It foresees the texts best" };
 let question;
 let prototypes = [];
 let asked = 0;
@@ -60,14 +62,16 @@ function showAnswer(answer, body) {
   const { router } = question;
   const prototype = prototypes.find(({ name }) => name === router.prototype)?.title || router.prototype;
   const kind = router.prototype;
+  const isTrial = question.isJob && router.name in WHY_TRIED;
   const view = {
     texts: question.texts,
     prompt: body.text,
     isLoggedIn: form.dataset.loggedIn === "yes",
     // A choice among ways to score makes it something else.
-    unit: (!Object.values(body.params || {}).some((value) => typeof value === "string") && UNITS[kind]) || "score",
-    isUnit: ["centroid", "samples", "outcomes", "description"].includes(kind),
-    why: WHY[kind] || (question.isJob && !router.needs.includes("samples") ? "Its weights respond most" : "Its samples are closest"),
+    unit: isTrial ? "score" : (!Object.values(body.params || {}).some((value) => typeof value === "string") && UNITS[kind]) || "score",
+    isUnit: !isTrial && ["centroid", "samples", "outcomes", "description"].includes(kind),
+    isTrial,
+    why: (isTrial && WHY_TRIED[router.name]) || WHY[kind] || (question.isJob && !router.needs.includes("samples") ? "Its weights respond most" : "Its samples are closest"),
     threshold: body.params?.min_score ?? router.params.properties.min_score?.default ?? null,
     ticked,
     onTick,
@@ -232,7 +236,7 @@ function listen() {
   form.elements.router.addEventListener("change", () => { clearErrors(form); showRouter({}); });
   form.elements.base_model.addEventListener("change", showBase);
   form.addEventListener("change", showKind);
-  $("params").addEventListener("input", () => checkParams($("params"), question.router?.params));
+  $("params").addEventListener("input", () => { checkParams($("params"), question.router?.params); showRouter(); });
   form.elements.k.addEventListener("input", checkCount);
   for (const name of [...LONG, "adapter"]) form.elements[name].addEventListener("input", ({ target }) => unmarkField(target));
   const field = form.elements.adapter;

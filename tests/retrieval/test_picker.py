@@ -10,6 +10,7 @@ from lora.compositions import COMPOSITIONS
 from lora.merges import MERGES
 from lora.module_routers import MODULE_ROUTERS
 from lora.routers import ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS
 from retrieval.models import Evaluation
 from retrieval.picker import best_first, markdown, ours, routers, survey
 from retrieval.survey import FACETS, HAVE, OURS, SURVEY
@@ -57,7 +58,7 @@ def test_all_methods_of_the_survey_have_all_facets() -> None:
 
 def test_every_router_is_in_the_survey_or_ours() -> None:
     named = {name for entry in SURVEY for name in entry.routers} | set(OURS)
-    assert {*ROUTERS.names(), *MODULE_ROUTERS.names()} <= named
+    assert {*ROUTERS.names(), *MODULE_ROUTERS.names(), *TRIAL_ROUTERS.names()} <= named
     assert {name for entry in SURVEY for name in entry.merges} <= set(MERGES.names())
     assert {name for entry in SURVEY for name in entry.compositions} == set(COMPOSITIONS.names())
     assert {"lora_retriever", "adapter_soup", "retrieval_of_experts"} <= {

@@ -1,4 +1,4 @@
-"""`route`: runs the base model on the caller's texts, and ranks its experts by what enters their modules."""
+"""`route`: runs the base model on a caller's texts, ranks experts by what enters their modules, or by trial."""
 
 import time
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from retrieval.module_routing import Candidate, answer, candidates
 from workers.backgrounds import background
 from workers.base_models import running_base
 from workers.runner import Work
+from workers.trial_routing import route_by_trial
 
 
 def handle(work: Work) -> None:
@@ -26,16 +27,16 @@ def handle(work: Work) -> None:
     if work.job.owner is None:
         raise Conflict("The account that asked is gone.")
     request = parse_module_request(work.job.payload["request"], has_states=True)
-    found = candidates(work.job.owner, request)
-    work.log(f"{len(found)} experts of {request.base_model} are in question")
-    result = (
-        _route(work, request, found) if found else answer(request, [], {}, [{}] * len(work.job.private["queries"]), {})
-    )
+    result = route_by_trial(work, request) if request.is_trial else _route(work, request)
     with jobs.finishing(work.job, result):
         pass
 
 
-def _route(work: Work, request: ModuleRequest, found: list[Candidate]) -> dict[str, Any]:
+def _route(work: Work, request: ModuleRequest) -> dict[str, Any]:
+    found = candidates(work.job.owner, request)
+    work.log(f"{len(found)} experts of {request.base_model} are in question")
+    if not found:
+        return answer(request, [], {}, [{}] * len(work.job.private["queries"]), {})
     work.log(f"Loading {request.base_model}")
     base = running_base(request.base_model, lambda fraction: None)
     baselines: dict[int, Baselines] = {}

@@ -10,22 +10,22 @@ from lora.errors import LoraError
 from lora.examples import Example
 from lora.trials import Score, Trial
 from registry import jobs
-from registry.errors import AppError, Conflict
+from registry.errors import AppError
 from registry.merges import check_inputs, described_files, first_places, local_file, request_merge
 from registry.models import Revision
-from registry.queries import visible_adapters
 from registry.recipe_requests import parse_recipe
 from registry.recipes import Recipe, adapter_and_revision
 from retrieval.models import Outcome
 from retrieval.outcomes import Measured, store
 from workers.base_models import running_base
+from workers.offered import offered
 from workers.runner import Work
 
 
 def handle(work: Work) -> None:
     """Nothing is stored but the result and, at the same moment, the merge, whose own job computes it."""
     order, private = work.job.payload, work.job.private
-    revisions = _offered(work)
+    revisions = offered(work)
     work.log(f"Loading {order['base_model']}")
     base = running_base(order["base_model"], lambda fraction: None)
     examples = [Example.from_json(example) for example in private["examples"]]
@@ -47,22 +47,6 @@ def handle(work: Work) -> None:
     if order.get("outcomes"):
         result["outcomes"] = _keep_outcomes(work, examples, revisions, scores)
     _finish(work, result, revisions, scores)
-
-
-def _offered(work: Work) -> list[Revision]:
-    """The candidates that the caller may still see. Raises: Conflict."""
-    if work.job.owner is None:
-        raise Conflict("The account that asked for this trial is gone.")
-    wanted = work.job.payload["revisions"]
-    rows = Revision.objects.select_related("adapter").defer("modules").prefetch_related("files__blob").in_bulk(wanted)
-    adapters = [revision.adapter_id for revision in rows.values()]
-    seen = set(visible_adapters(work.job.owner).filter(pk__in=adapters).values_list("pk", flat=True))
-    offered = [rows[pk] for pk in wanted if pk in rows and rows[pk].adapter_id in seen]
-    if not offered:
-        raise Conflict("Every expert of this trial was taken back while it waited.")
-    if len(offered) < len(wanted):
-        work.log(f"{len(wanted) - len(offered)} of the experts were taken back meanwhile")
-    return offered
 
 
 def _recipe(work: Work, weights: Sequence[tuple[Revision, float]]) -> Recipe | None:
