@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lora.catalogue import Method
+from lora.compositions import formula_of
 
 _PAGE = """# {title} over {count} experts of {base}
 
@@ -46,19 +47,23 @@ _KEPT = """## Running it
 
 `composition.py` does not run this type. {when}
 """
-_ON = {"example": "model, prompt=inputs", "preference": "model, preference=[…]"}
+
+
+def arguments_of(method: Method, preference: str = "[…]") -> str:
+    """Return what `Composition.on` is called with."""
+    given = {"example": "model, prompt=inputs", "preference": f"model, preference={preference}"}
+    return given.get(method.traits["reads"], "model")
 
 
 def readme(method: Method, base: str, experts: Sequence[Mapping[str, str]]) -> str:
     """Return the page in Markdown. Args: experts: `{name, revision, folder}` in order."""
     rows = (f"| {i} | {one['name']} | {one['revision'][:12]} | `{one['folder']}` |" for i, one in enumerate(experts))
-    on = _ON.get(method.traits["reads"], "model")
     return _PAGE.format(
         title=method.title,
         count=len(experts),
         base=base,
         summary=method.summary,
-        formula=" ".join((method.run.__doc__ or "").split()),
+        formula=formula_of(method),
         rows="\n".join(rows),
-        run=_RUN.format(on=on) if method.traits["runs"] else _KEPT.format(when=method.traits["when"]),
+        run=_RUN.format(on=arguments_of(method)) if method.traits["runs"] else _KEPT.format(when=method.traits["when"]),
     )

@@ -63,6 +63,12 @@ def find_composition(user: Caller, full_name: str, ref: str = "main", *, for_wri
     return row
 
 
+def delete_composition(user: Caller, full_name: str) -> None:
+    """Take a composition away with all its versions. Raises: NotFound, PermissionRefused."""
+    row = find_composition(user, full_name, for_write=True)
+    Composition.objects.filter(full_name=row.full_name).delete()
+
+
 def containing(user: Caller, revisions: Iterable[int]) -> dict[int, list[str]]:
     """Names of the compositions in which a revision's adapter is, in any revision, by the revision asked for."""
     adapters = dict(Revision.objects.filter(pk__in=set(revisions)).values_list("pk", "adapter_id"))

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from retrieval.views import adapter, ask, compare, home, leaderboard, listing, methods, trial
+from retrieval.views import adapter, ask, compare, compositions, home, leaderboard, listing, methods, trial
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -16,6 +16,11 @@ urlpatterns = [
     path("retrieve/", ask.retrieve, name="retrieve"),
     path("merge/", ask.merge, name="merge"),
     path("bundle/", ask.bundle, name="bundle"),
+    path("compositions/", compositions.compositions, name="compositions"),
+    path("compositions/new/", compositions.compose, name="compose"),
+    path("compositions/<str:owner>/<str:name>/", compositions.composition, name="composition"),
+    path("compositions/<str:owner>/<str:name>/delete/", compositions.delete, name="delete_composition"),
+    path("jobs/<uuid:job_id>/compose/", compositions.compose_again, name="compose_again"),
     path("trial/", trial.trial, name="trial"),
     path("leaderboard/", leaderboard.leaderboard, name="leaderboard"),
     path("methods/", methods.methods, name="methods"),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from lora.catalogue import Catalogue, param
+from lora.catalogue import Catalogue, Method, param
 from lora.errors import UnknownMethod
 
 Shapes: TypeAlias = Mapping[str, tuple[str | int, ...]]
@@ -44,6 +44,11 @@ class SparseParams:
 def two_layers(width: str, experts: str = "n") -> Shapes:
     """Return the shapes of a gate with one hidden layer, of any size."""
     return {"hidden_weight": ("h", width), "hidden_bias": ("h",), "weight": (experts, "h"), "bias": (experts,)}
+
+
+def formula_of(method: Method) -> str:
+    """Return the formula of a type's weights, with what its letters stand for."""
+    return " ".join((method.run.__doc__ or "").split())
 
 
 def describe_types() -> list[dict[str, Any]]:

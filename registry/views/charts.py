@@ -1,8 +1,11 @@
-"""Numbers for the pictures of an adapter and of a merge, from per-module facts."""
+"""Numbers for the pictures of an adapter, of a merge and of a training."""
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
+
+from lora.losses import MEAN_OF, ends
 
 Modules = list[dict[str, Any]]
 NO_LAYER = "none"
@@ -80,3 +83,11 @@ def findings(modules: Modules) -> list[str]:
         rank = median(module["rank"] for module in ranked)
         sentences.append(f"The median stable rank is {used:.2g} of {rank:g}.")
     return sentences
+
+
+def training(losses: Sequence[float] | None) -> dict[str, Any]:
+    """The loss of every step of a training, and the means of the first and last of them. Nothing without losses."""
+    if not losses:
+        return {}
+    first, last = ends(losses)
+    return {"losses": {"steps": losses, "mean_of": MEAN_OF}, "first_loss": first, "last_loss": last}

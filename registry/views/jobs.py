@@ -12,13 +12,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from lora.losses import MEAN_OF, ends
 from registry.describe import merge_json
 from registry.errors import Conflict
 from registry.import_jobs import KIND as IMPORT
 from registry.jobs import cancel
 from registry.models import Job, MergeInput
 from registry.queries import find_job, own_jobs
+from registry.views.charts import training
 from registry.views.imports import results
 from registry.views.merges import form_query
 from registry.views.pages import page
@@ -93,7 +93,7 @@ def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "advice": ADVICE.get((row.error or {}).get("code", "")),
         **failure_of(row),
         **_log(row),
-        **_training(row),
+        **training((row.result or {}).get("losses")),
         **(results(request, row) if row.kind == IMPORT else {}),
         **({"form_query": form_query(merge_json(row.merge))} if row.merge else {}),
     }
@@ -105,15 +105,6 @@ def _log(row: Job) -> dict[str, Any]:
     """The newest lines of the log, and how many are before them."""
     newest = list(row.log.order_by("-id")[:LOG_LINES])[::-1]
     return {"log": newest, "earlier_lines": row.log.count() - len(newest)}
-
-
-def _training(row: Job) -> dict[str, Any]:
-    """The loss of every step, where gates were trained, and the means of the first and last of them."""
-    losses = (row.result or {}).get("losses")
-    if not losses:
-        return {}
-    first, last = ends(losses)
-    return {"losses": {"steps": losses, "mean_of": MEAN_OF}, "first_loss": first, "last_loss": last}
 
 
 @require_POST

@@ -28,6 +28,7 @@ from retrieval.compositions import (
     FILTERS,
     composition_files,
     composition_json,
+    delete_composition,
     filtered,
     find_composition,
     visible_compositions,
@@ -190,8 +191,7 @@ class CompositionDetail(APIView):
     @extend_schema(operation_id="compositions_delete", responses={204: None, 401: ERROR, 403: ERROR, 404: ERROR})
     def delete(self, request: Request, owner: str, name: str) -> Response:
         """Take it away with all its versions. The experts stay."""
-        row = find_composition(request.user, f"{owner}/{name}", for_write=True)
-        Composition.objects.filter(full_name=row.full_name).delete()
+        delete_composition(request.user, f"{owner}/{name}")
         return Response(status=204)
 
 

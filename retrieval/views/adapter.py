@@ -30,12 +30,14 @@ from registry.views.modules import modules_csv
 from registry.views.pages import page
 from registry.views.snippets import engines, tabs
 from retrieval.api.adapters import full_json
+from retrieval.compositions import visible_compositions
 from retrieval.prototype_jobs import KINDS, LABELLED
 from retrieval.similar import similar
 
 SHOWN_SAMPLES = 3
 SHOWN_REVISIONS = 20
 SHOWN_SIMILAR = 5
+SHOWN_COMPOSITIONS = 5
 SHOWN_MODULES = 500
 
 
@@ -121,6 +123,7 @@ def adapter_context(request: HttpRequest, row: Adapter, revision: Revision) -> d
         **_pictures(revision, config),
         **texts,
         **_lineage(request, revision),
+        **_compositions(request, row),
         "computable": _computable(revision, described["prototypes"], texts),
         "troubles": troubles,
     }
@@ -231,6 +234,13 @@ def _lineage(request: HttpRequest, revision: Revision) -> dict[str, Any]:
         "merge": merge,
         "is_own_merge": merge is not None and merge.owner_id == request.user.pk,
     }
+
+
+def _compositions(request: HttpRequest, row: Adapter) -> dict[str, Any]:
+    """Those that the adapter is in, in any of its revisions."""
+    heads = visible_compositions(request.user).filter(is_head=True, experts__revision__adapter=row)
+    found = list(heads.values("full_name", "type")[: SHOWN_COMPOSITIONS + 1])
+    return {"compositions": found[:SHOWN_COMPOSITIONS], "more_compositions": len(found) > SHOWN_COMPOSITIONS}
 
 
 def _changes(revision: Revision, may_write: bool) -> dict[str, Any] | None:

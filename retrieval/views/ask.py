@@ -11,7 +11,7 @@ from lora.merges import FAMILIES
 from registry import plain_yaml
 from registry.base_weights import can_run
 from registry.models import Adapter, AdapterTag
-from registry.queries import visible_adapters
+from registry.queries import Caller, visible_adapters
 from retrieval.request import DEFAULT_ROUTER
 from retrieval.spaces import warm_up
 from retrieval.trials import choices_of_bases
@@ -54,7 +54,7 @@ def merge(request: HttpRequest) -> HttpResponse:
         "families": FAMILIES,
         "recipe_bytes": plain_yaml.MAX_BYTES,
         "owners": [namespace.name for namespace in owners],
-        "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
+        "suggestions": suggestions(request.user),
     }
     return render(request, "retrieval/merge.html", context)
 
@@ -64,13 +64,14 @@ def bundle(request: HttpRequest) -> HttpResponse:
     context = {
         "section": "merge",
         "default_router": DEFAULT_BUNDLE,
-        "suggestions": _suggestions(visible_adapters(request.user).filter(head__isnull=False)),
+        "suggestions": suggestions(request.user),
     }
     return render(request, "retrieval/bundle.html", context)
 
 
-def _suggestions(ready: QuerySet[Adapter]) -> list[dict[str, Any]]:
+def suggestions(user: Caller) -> list[dict[str, Any]]:
     """For the base models with the most experts, two of them to begin with."""
+    ready = visible_adapters(user).filter(head__isnull=False)
     shared = ready.exclude(base_model="").order_by().values_list("base_model").annotate(count=Count("pk"))
     bases = shared.filter(count__gt=1).order_by("-count", "base_model")[:SUGGESTED_BASES]
     ordered = ready.order_by("-downloads", "pk").values_list("full_name", flat=True)

@@ -240,7 +240,7 @@ async function upload() {
   if (digest) data.append("sha256", digest);
   for (const [path, file] of allFiles()) data.append(path, file, path);
   phase("Sending …", "");
-  return send(data, report, sending.signal);
+  return send("adapters/", data, report, sending.signal);
 }
 
 // Refusals that the verdict already knows: nothing is sent.

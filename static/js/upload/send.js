@@ -20,11 +20,11 @@ class Speed {
 }
 
 // report({loaded, total, perSecond}) while bytes go out. Throws ApiError; an abort is `error.cancelled`.
-export function send(data, report, signal) {
+export function send(path, data, report, signal) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();
     const speed = new Speed();
-    request.open("POST", "/api/v1/adapters/");
+    request.open("POST", `/api/v1/${path}`);
     request.setRequestHeader("X-CSRFToken", csrfToken());
     request.responseType = "json";
     request.upload.onprogress = ({ loaded, total }) => report({ loaded, total, perSecond: speed.at(loaded) });

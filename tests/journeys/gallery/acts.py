@@ -117,6 +117,24 @@ def bundle_ended(page: Page) -> None:
     expect(page.get_by_role("heading", name="The bundle is ready")).to_be_visible()
 
 
+def compose_shown(page: Page) -> None:
+    expect(page.get_by_role("button", name="rain the gates")).to_be_enabled()
+
+
+def compose_upload(page: Page) -> None:
+    """All that is missing is said at once."""
+    compose_shown(page)
+    page.get_by_role("radio", name="Upload a file").check()
+    page.get_by_label("Type").select_option("MeteoRA")
+    page.get_by_role("button", name="Upload the gates").click()
+    expect(page.locator("#gates-error")).to_be_visible()
+
+
+def compose_refused(page: Page) -> None:
+    page.get_by_role("button", name="Train the gates").click()
+    expect(page.get_by_text("It was trained on acme/tiny-base")).to_be_visible()
+
+
 def trial_written(page: Page) -> None:
     page.get_by_label("Examples", exact=True).fill("1998-11-06 => 6 November 1998\n2027-09-24 => 24 September 2027")
     expect(page.locator("#understood")).to_be_visible()

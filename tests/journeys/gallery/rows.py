@@ -10,6 +10,7 @@ from typing import Any
 import django
 
 from bench.registry_rows import fill
+from tests.journeys.gallery import composed
 from tests.journeys.gallery.routes import routes
 
 PASSWORD = "a long enough passphrase"
@@ -52,6 +53,7 @@ def running() -> None:
     _trials()
     for route in routes(User.objects.get(username="ada")):
         sys.stdout.write(f"{route}\n")
+    sys.stdout.write(f"{composed.compositions(User.objects.get(username='ada'))}\n")
     job = claim(Job.objects.filter(kind="merge", status="queued").latest("queued_at").pk, "worker")
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() + timedelta(days=1))
     log(job, "Reading 3 inputs")
@@ -142,6 +144,7 @@ def crowd() -> None:
 
     people()
     fill(EXPERTS)
+    composed.crowd()
     _jobs()
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE registry_accesstoken")

@@ -64,7 +64,7 @@ def filled_scene(data_dir: Path) -> Iterator[Scene]:
         os.killpg(worker.pid, signal.SIGTERM)
         worker.wait(30)
         marks |= _waiting_work(ada, data_dir / "made")
-        jobs = ("trial", "running_trial", "failed_trial", "route", "running_route", "failed_route")
+        jobs = ("trial", "running_trial", "failed_trial", "route", "running_route", "failed_route", "compose_job")
         marks |= dict(zip(jobs, _write_rows(site, "running").split(), strict=True))
         yield Scene(site, marks)
 

@@ -12,6 +12,7 @@ PROMPT = quote("Turn the record into JSON with the keys name, age and city.\nIne
 EXAMPLES = "param.examples=" + quote('[{"input": "Name the capital of Peru."}]')
 ROUTED = f"text={PROMPT}&router=arrow_global&base_model=HuggingFaceTB/SmolLM2-135M-Instruct"
 INPUTS = "input=ada/record-to-json:0.7&input=ada/date-format:0.3"
+COMPOSED = "input=ada/date-format&input=bo/antonym"
 REFUSED = ("the server responded with a status of",)
 
 
@@ -99,6 +100,26 @@ STATES = [
     ),
     State("bundle", "ended", "filled", "/bundle/?job={bundle_job}", "ada", acts.bundle_ended),
     State("job", "bundle", "filled", "/jobs/{bundle_job}/", "ada"),
+    State("compositions", "empty", "empty", "/compositions/"),
+    State("compositions", "filled", "filled", "/compositions/", "ada"),
+    State("compositions", "no-match", "filled", "/compositions/?owner=nobody"),
+    State("compositions", "error", "filled", "/compositions/?type=none", None, acts.as_it_comes, REFUSED),
+    State("compositions", "crowded", "crowded", "/compositions/?page=2"),
+    State("composition", "trained", "filled", "/compositions/ada/dates-and-antonyms/", "ada"),
+    State("composition", "taken-back", "filled", "/compositions/ada/deferring/", "ada"),
+    State("compose", "nothing", "empty", "/compositions/new/", None, acts.compose_shown),
+    State("compose", "experts", "filled", f"/compositions/new/?{COMPOSED}", "ada", acts.compose_shown),
+    State("compose", "upload", "filled", f"/compositions/new/?{COMPOSED}", "ada", acts.compose_upload),
+    State(
+        "compose",
+        "refused",
+        "filled",
+        f"/compositions/new/?{COMPOSED}&input=bo/stranger&name=ada/three",
+        "ada",
+        acts.compose_refused,
+        REFUSED,
+    ),
+    State("job", "compose", "filled", "/jobs/{compose_job}/", "ada"),
     State("trial", "nothing", "empty", "/trial/"),
     State("trial", "anonymous", "filled", "/trial/"),
     State("trial", "written", "filled", "/trial/", "ada", acts.trial_written),

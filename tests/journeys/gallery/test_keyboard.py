@@ -15,6 +15,7 @@ PAGES = (
     "home-filled", "list-filled", "adapter-owner", "upload-chosen", "retrieve-answered", "retrieve-job", "merge-inputs",
     "trial-ended", "import-filled", "jobs-filled", "job-running", "merge-result-finished", "tokens-filled",
     "signup-error", "leaderboard-filled", "methods-picked", "bundle-lacking", "bundle-ended",
+    "compositions-filled", "composition-trained", "compose-upload",
 )  # fmt: skip
 REACH = Path(__file__).with_name("keyboard.js").read_text(encoding="utf-8")
 
