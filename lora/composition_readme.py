@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lora.catalogue import Method
-from lora.compositions import formula_of
+from lora.compositions import formula_of, is_open
 
 _PAGE = """# {title} over {count} experts of {base}
 
@@ -41,7 +41,11 @@ with composition.on({on}):
 ```
 
 Within the block the gates mix the experts; outside it is the plain base. Loading compares every file with its digest in
-`manifest.json`.
+`manifest.json`.{more}
+"""
+_AMONG = """
+
+`on(…, among=["owner/name", …])` lets some of the experts take part, such as a retrieval has found for a prompt.
 """
 _KEPT = """## Running it
 
@@ -65,5 +69,7 @@ def readme(method: Method, base: str, experts: Sequence[Mapping[str, str]]) -> s
         summary=method.summary,
         formula=formula_of(method),
         rows="\n".join(rows),
-        run=_RUN.format(on=arguments_of(method)) if method.traits["runs"] else _KEPT.format(when=method.traits["when"]),
+        run=_RUN.format(on=arguments_of(method), more=_AMONG * is_open(method))
+        if method.traits["runs"]
+        else _KEPT.format(when=method.traits["when"]),
     )

@@ -80,6 +80,12 @@ def containing(user: Caller, revisions: Iterable[int]) -> dict[int, list[str]]:
     return {revision: named.get(adapter, []) for revision, adapter in adapters.items()}
 
 
+def holding(user: Caller, kind: str, adapters: Iterable[str]) -> list[str]:
+    """Names of the compositions of a type in which all these adapters are, in any revision."""
+    rows = filtered(visible_compositions(user), {"type": [kind], "adapter": list(adapters)})
+    return list(rows.order_by("full_name").values_list("full_name", flat=True))
+
+
 def composition_files(user: Caller, composition: Composition) -> dict[str, Blob]:
     """Every file of the archive by path. Raises: Conflict: an expert was taken back since."""
     revisions = [expert.revision for expert in composition.experts.all()]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lora.routers import Chooser, TextSet
 from registry.errors import Invalid
 from registry.queries import Caller
-from retrieval.compositions import containing
+from retrieval.compositions import containing, holding
 from retrieval.description_search import search_descriptions, shown_descriptions
 from retrieval.descriptions import KIND as DESCRIPTION
 from retrieval.descriptions import description_view
@@ -93,6 +93,10 @@ def _answer(user: Caller, request: RetrieveRequest) -> dict[str, Any]:
     for result, prompt in zip(answered, ranking.prompts, strict=False):
         if prompt:
             result["prompt"] = prompt
+    if kind_of_gates := request.method.traits.get("composition"):
+        for result in answered:
+            names = [match["adapter"] for match in result["matches"]]
+            result["compositions"] = holding(user, kind_of_gates, names) if names else []
     if request.explain:
         _explain(user, view, plane_of(samples_view), ranking, answered)
     searched = time.perf_counter()

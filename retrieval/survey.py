@@ -242,13 +242,14 @@ _HERE: dict[str, dict[str, object]] = {
         "adapters of what is shared and of what is each expert's own, and a router for the set",
         needs=("samples", "base_model"),
     ),
-    "4.29": {
-        "needs": ("samples", "base_model"),
-        "keeps": _SAMPLES + "; a RouterLoRA for each base model is not kept",
-        "routers": ("lora_retriever",),
-        "call": "POST /retrieve/ with the prompt as text: the retrieval, without the weights inside the model",
-        "back": _RANKED,
-    },
+    "4.29": _composed(
+        "ramole",
+        _SAMPLES + "; a RouterLoRA for each base model, in a composition with the experts that it may be asked about",
+        ("samples", "base_model"),
+        "POST /retrieve/ with the prompt as text, which names the compositions, too; " + _UPLOAD_GATES,
+        _RANKED + ", and an archive that weighs them inside the base",
+    )
+    | {"routers": ("ramole", "lora_retriever")},
 }
 
 OURS = {

@@ -51,6 +51,12 @@ def formula_of(method: Method) -> str:
     return " ".join((method.run.__doc__ or "").split())
 
 
+def is_open(method: Method) -> bool:
+    """Return whether the tensors of a type are for no experts in particular, so that any of them may be left out."""
+    sizes = {str(size) for shape in method.run(method.params()).values() for size in shape}
+    return method.traits["runs"] and sizes.isdisjoint(("n", "n-1", "n*o"))
+
+
 def describe_types() -> list[dict[str, Any]]:
     """Return the description of every type with its `tensors`: name → shape."""
     known = (COMPOSITIONS.get(name) for name in COMPOSITIONS.names())

@@ -27,73 +27,70 @@ GATES = "gates.safetensors"
 EPSILON = 1e-5  # of LayerNorm
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a gate looks at, in float32.
-
-    Attributes:
-        x: what enters the place, (…, d): of every token, or the mean of a prompt's; preferences (n,).
-        outputs: what every expert adds to the module's output, (…, n, d_out), for gates that read it.
-    """
-
-    x: Tensor
-    outputs: Tensor
-
-
 def _two_layers(x: Tensor, g: Mapping[str, Tensor], bend: Callable[[Tensor], Tensor]) -> Tensor:
     return linear(bend(linear(x, g["hidden_weight"], g["hidden_bias"])), g["weight"], g["bias"])
 
 
-Gate = Callable[[Seen, Mapping[str, Tensor], Mapping[str, Any]], Tensor]
+# Of x, what enters the place, (…, d): of every token, a prompt's mean, or preferences (n,); of what every expert adds
+# to the module's output, (…, n, d_out), for gates that read it; of the gate's tensors and parameters. In float32.
+Gate = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Any]], Tensor]
 
 
-def lora_flow(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def lora_flow(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """softmax(W·x) + b."""
-    return linear(seen.x, g["weight"]).softmax(-1) + g["bias"]
+    return linear(x, g["weight"]).softmax(-1) + g["bias"]
 
 
-def mole(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def mole(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """softmax(W·LN([o₁; …; oₙ]) / τ), o the experts' outputs."""
-    flat = seen.outputs.flatten(-2)
+    flat = outputs.flatten(-2)
     return (linear(layer_norm(flat, flat.shape[-1:], eps=EPSILON), g["weight"]) / g["temperature"]).softmax(-1)
 
 
-def meteora(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def meteora(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """Softmax over the `top_k` largest of W·x; 0 for the others."""
-    scores = linear(seen.x, g["weight"])
+    scores = linear(x, g["weight"])
     best, places = scores.topk(min(params["top_k"], scores.shape[-1]), dim=-1)
     return torch.zeros_like(scores).scatter(-1, places, best.softmax(-1))
 
 
-def mixda(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def mixda(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """σ(V·ReLU(U·x̄ + a) + b)."""
-    return _two_layers(seen.x, g, relu).sigmoid()
+    return _two_layers(x, g, relu).sigmoid()
 
 
-def adapter_fusion(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def adapter_fusion(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """Softmax over i of (Q·x)·(K·oᵢ); the mix is then sent through V, see `_Placed.change`."""
-    query, keys = linear(seen.x, g["query"]), linear(seen.outputs, g["key"])
+    query, keys = linear(x, g["query"]), linear(outputs, g["key"])
     return torch.softmax((keys @ query[..., None])[..., 0], dim=-1)
 
 
-def pemt(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def ramole(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+    """Softmax over i of (B·A·x)·oᵢ / τ; τ is √d_out where none is given."""
+    query = linear(linear(x, g["router_A"]), g["router_B"])
+    scores = (outputs @ query[..., None])[..., 0]
+    return torch.softmax(scores / (params["temperature"] or query.shape[-1] ** 0.5), dim=-1)
+
+
+def pemt(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """softmax(K·q / √a)."""
     return torch.softmax(g["keys"] @ g["query"] / g["query"].numel() ** 0.5, dim=-1)
 
 
-def wemoe(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def wemoe(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """V·ReLU(U·x̄ + a) + b; PWE MoE is the same of the preferences."""
-    return _two_layers(seen.x, g, relu)
+    return _two_layers(x, g, relu)
 
 
-def twin_merging(seen: Seen, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
+def twin_merging(x: Tensor, outputs: Tensor, g: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
     """(1, softmax(V·LeakyReLU(U·x̄ + a) + b)): the first expert is what all share."""
-    own = _two_layers(seen.x, g, leaky_relu).softmax(-1)
+    own = _two_layers(x, g, leaky_relu).softmax(-1)
     return torch.cat([torch.ones_like(own[..., :1]), own], dim=-1)
 
 
-_GATES: Sequence[Any] = (lora_flow, mole, meteora, mixda, adapter_fusion, pemt, wemoe, twin_merging)
+_GATES: Sequence[Any] = (lora_flow, mole, meteora, mixda, adapter_fusion, ramole, pemt, wemoe, twin_merging)
 RUN: Mapping[str, Gate] = {gate.__name__: gate for gate in _GATES} | {"pwe_moe": wemoe}
+OPEN = ("adapter_fusion", "ramole")  # types whose tensors are for no experts in particular
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,12 @@ class Change:
     def to(self, weight: Tensor) -> "Change":
         """The same in the dtype and on the device of the module's weight."""
         return Change(self.A.to(weight), self.B.to(weight), self.owners.to(weight.device))
+
+    def among(self, places: Sequence[int]) -> "Change":
+        """The same of the experts of some places, which count anew, in order."""
+        kept = torch.tensor([i in places for i in self.owners.tolist()], dtype=torch.bool)
+        owners = torch.tensor([places.index(i) for i in self.owners.tolist() if i in places], dtype=torch.long)
+        return Change(self.A[kept], self.B[:, kept], owners)
 
     def apart(self, low: Tensor, n: int) -> Tensor:
         """ΔWᵢ·x of each of n experts, (…, n, d_out), of low = A·x (…, Σr)."""
@@ -153,17 +156,15 @@ class _Placed:
 
     def decided(self, x: Tensor, outputs: Tensor | None = None) -> Tensor:
         """The weights (…, n) of the experts."""
-        return self.gate(Seen(x, x if outputs is None else outputs), self.tensors, self.params)
+        return self.gate(x, x if outputs is None else outputs, self.tensors, self.params)
 
     def change(self, x: Tensor, change: Change) -> Tensor:
         """What the experts add to a module's output; as long as nothing is decided, the first expert alone."""
         low = x.to(change.A) @ change.A.T
         if self.reads == "outputs":
             weights = self.decided(x.float(), change.apart(low, self.n).float())
-        elif self.weights is None:
-            weights = torch.eye(self.n, device=low.device)[0]
         else:
-            weights = self.weights
+            weights = torch.eye(self.n, device=low.device)[0] if self.weights is None else self.weights
         mix = (low * weights[..., change.owners].to(low)) @ change.B.T
         return mix @ self.tensors["value"].to(mix).T if "value" in self.tensors else mix
 
@@ -205,15 +206,10 @@ class Composition:
             tensors = load_file(folder / expert["folder"] / "adapter_model.safetensors")
             for path, module in expert["modules"].items():
                 factors.setdefault(path, {})[i] = tensors[module["A"]], tensors[module["B"]], module["scaling"]
-        return cls(
-            type=manifest["type"],
-            params=manifest["params"],
-            reads=manifest["reads"],
-            experts=[expert["name"] for expert in manifest["experts"]],
-            gates=gates,
-            places=manifest["places"],
-            changes={path: Change.of(own) for path, own in factors.items()},
-        )
+        names = [expert["name"] for expert in manifest["experts"]]
+        changes = {path: Change.of(own) for path, own in factors.items()}
+        kind, params, reads, places = (manifest[key] for key in ("type", "params", "reads", "places"))
+        return cls(kind, params, reads, names, gates, places, changes)
 
     @contextmanager
     def on(
@@ -222,6 +218,7 @@ class Composition:
         *,
         prompt: Mapping[str, Tensor] | None = None,
         preference: Sequence[float] | None = None,
+        among: Sequence[str] = (),
     ) -> Iterator[None]:
         """Mix inside the model for as long as the block runs.
 
@@ -230,13 +227,17 @@ class Composition:
             prompt: what gates of whole examples decide by: `input_ids` and, where some are padding, `attention_mask`,
                 as the model takes them. What the model is given then has as many rows.
             preference: how much the task of each expert counts, for gates that read that; 1/n each by default.
-        Raises: ValueError: the model lacks a module, or has it in another size; or a prompt is missing.
+            among: names of experts, the others are left out; all by default. For gates of `OPEN`.
+        Raises: ValueError: the model lacks a module, or has it in another size; a prompt or an expert is missing.
         """
+        if among and (self.type not in OPEN or not set(among) <= set(self.experts)):
+            raise ValueError(f"Only gates of {', '.join(OPEN)} take some experts, out of {', '.join(self.experts)}.")
+        chosen = sorted({self.experts.index(name) for name in among or self.experts})
         known = dict(model.named_modules())
         if lacking := sorted({*self.places, *self.changes} - known.keys()):
             raise ValueError(f"The model has no module {lacking[0]}. Is it the experts' base, without a wrapper?")
         with ExitStack() as stack:
-            placed = [self._place(known, place, stack) for place in self.places]
+            placed = [self._place(known, place, chosen, stack) for place in self.places]
             if self.reads in ("task", "preference"):
                 wanted = preference or [1 / len(self.experts)] * len(self.experts)
                 for one in placed:
@@ -245,11 +246,11 @@ class Composition:
                 _read(model, prompt, placed)
             yield
 
-    def _place(self, known: Mapping[str, torch.nn.Module], place: str, stack: ExitStack) -> _Placed:
-        changes = {path: _fitting(known[path], path, self.changes[path]) for path in self.places[place]}
+    def _place(self, known: Mapping[str, Any], place: str, chosen: Sequence[int], stack: ExitStack) -> _Placed:
+        changes = {path: _fitting(known[path], path, self.changes[path].among(chosen)) for path in self.places[place]}
         device = next(iter(changes.values())).A.device
         tensors = {name: tensor.to(device).float() for name, tensor in self.gates[place].items()}
-        placed = _Placed(RUN[self.type], tensors, self.params, self.reads, len(self.experts))
+        placed = _Placed(RUN[self.type], tensors, self.params, self.reads, len(chosen))
         if self.reads in ("token", "example"):
             stack.callback(known[place].register_forward_pre_hook(placed.look, with_kwargs=True).remove)
         for path, change in changes.items():

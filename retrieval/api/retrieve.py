@@ -190,6 +190,7 @@ RESULT = inline_serializer(
         "prompt": serializers.CharField(
             required=False, help_text='of description with {"choose": "prompt"}: what to ask a language model'
         ),
+        "compositions": _strings(help_text="of ramole: those of its type that hold every match"),
         "evidence": DECIDED,
         "loss": inline_serializer(
             "RetrieveLoss",

@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lora.compositions import COMPOSITIONS
+from lora.compositions import COMPOSITIONS, is_open
+from lora.runtime.composed import OPEN as OPEN_TYPES
 from lora.runtime.composed import RUN, Change, Composition
 
 Dense = NDArray[np.float64]
@@ -85,6 +86,9 @@ def weights(kind: str, g: dict[str, Dense], x: Dense, outputs: list[Dense], mean
         return softmax(g["weight"] @ standardised(np.concatenate(outputs)) / g["temperature"][0])
     if kind == "adapter_fusion":
         return softmax(np.array([(g["query"] @ x) @ (g["key"] @ o) for o in outputs]))
+    if kind == "ramole":
+        asked = g["router_B"] @ (g["router_A"] @ x)
+        return softmax(np.array([asked @ o for o in outputs]) / np.sqrt(len(asked)))
     if kind == "mixda":
         return 1 / (1 + np.exp(-mlp(g, mean)))
     if kind == "wemoe":
@@ -138,6 +142,7 @@ def test_outputs_are_those_of_the_formula(kind: str) -> None:
 
 def test_the_types_that_say_so_are_run_and_no_others() -> None:
     assert {name for name in COMPOSITIONS.names() if COMPOSITIONS.get(name).traits["runs"]} == set(RUN)
+    assert {name for name in COMPOSITIONS.names() if is_open(COMPOSITIONS.get(name))} == set(OPEN_TYPES)
 
 
 def test_a_gate_of_a_layer_decides_by_what_enters_it() -> None:
@@ -171,6 +176,35 @@ def test_a_gate_of_a_layer_decides_by_what_enters_it() -> None:
         y = getattr(model.block.two, path)(y) + added
     with made.on(model):
         torch.testing.assert_close(model(x), y, atol=1e-5, rtol=1e-5)
+
+
+def test_a_router_lora_serves_some_of_the_experts_as_if_the_others_were_not_there() -> None:
+    made, model = composition("ramole", temperature=0.4), Two()
+    x = torch.randn(5, 8)
+    rows, bias = x.double().numpy(), model.first.bias.detach().double().numpy()
+    own = deltas(made, "first")
+    g = {part: tensor.double().numpy() for part, tensor in made.gates["first"].items()}
+    for among in ((0, 2), (1,), (2,)):
+        expected = []
+        for row in rows:
+            outputs = [own[i] @ row for i in among]
+            w = softmax(np.array([(g["router_B"] @ (g["router_A"] @ row)) @ o for o in outputs]) / 0.4)
+            mix = sum(one * o for one, o in zip(w, outputs, strict=True))
+            expected.append(model.first.weight.detach().double().numpy() @ row + bias + mix)
+        with made.on(model, among=["abc"[i] for i in reversed(among)]), torch.no_grad():
+            found = model.first(x)
+            assert torch.equal(model.second(found), model.second(found))
+        np.testing.assert_allclose(found.double().numpy(), np.array(expected), atol=1e-5, rtol=1e-5)
+    with made.on(model, among=["c"]), torch.no_grad():
+        # It does not adapt the second module.
+        torch.testing.assert_close(model.second(found), torch.nn.functional.linear(found, *model.second.parameters()))
+
+
+@pytest.mark.parametrize(("kind", "among"), [("lora_flow", ["a"]), ("ramole", ["a", "z"])])
+def test_some_experts_are_taken_where_gates_know_none_and_from_those_there_are(kind: str, among: list[str]) -> None:
+    made = composition(kind).on(Two(), among=among)
+    with pytest.raises(ValueError, match="Only gates of adapter_fusion, ramole take some"), made:
+        pass
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_hooked() -> None:
