@@ -23,7 +23,7 @@ class HybridParams:
     min_score: float | None = param(None, "log density below which an expert is no match", maximum=0)
     abstain: bool = param(True, "whether to answer nothing where the text is of a kind that no expert is for")
     min_fit: float = param(
-        0.003, "abstain, too, where the right expert is there with a lower probability; 0: never", minimum=0, maximum=1
+        0.001, "abstain, too, where the right expert is there with a lower probability; 0: never", minimum=0, maximum=1
     )
 
 

@@ -216,8 +216,8 @@ def test_router_abstains_from_what_is_strange_or_hopeless() -> None:
     assert answers(0.9, 0.8)
     assert answers(0.01, 0.7)
     assert not answers(0.9, 0.6)
-    assert not answers(0.001, 0.8)
-    assert answers(0.001, 0.8, min_fit=0)
+    assert not answers(0.0005, 0.8)
+    assert answers(0.0005, 0.8, min_fit=0)
     assert not answers(0.2, 0.8, min_fit=0.3)
     assert answers(0.001, 0.1, abstain=False)
 

@@ -16,6 +16,8 @@ CAPITALS = ["Name the capital of France.", "What is the capital of Japan?"]
 SUMS = ["What is 12 + 30?", "Add 4 and 5."]
 VERBS = ["Conjugate 'to go' in the past tense.", "Past tense of 'eat'?"]
 NOBODY = AnonymousUser()
+# What is nobody's task: all experts that may answer do.
+ANYTHING = {"text": "anything", "params": {"abstain": False}}
 
 
 @pytest.fixture
@@ -87,19 +89,19 @@ def test_adapter_soup_mixes_in_equal_parts(experts):
     ],
 )
 def test_filters_or_within_and_across(experts, filters, expected):
-    assert set(names(retrieve(NOBODY, {"text": "anything", "k": 100, "filters": filters}))) == expected
+    assert set(names(retrieve(NOBODY, ANYTHING | {"k": 100, "filters": filters}))) == expected
 
 
 def test_base_model_is_found_by_its_aliases(experts):
     BaseModel.objects.create(name="org/base", modules={}, aliases=["mirror/base"])
-    found = names(retrieve(NOBODY, {"text": "anything", "base_model": "mirror/base"}))
+    found = names(retrieve(NOBODY, ANYTHING | {"base_model": "mirror/base"}))
     assert set(found) == {"ada/capitals", "ada/verbs"}
-    both = {"text": "anything", "base_model": "org/base", "filters": {"base_model": ["org/other"]}}
+    both = ANYTHING | {"base_model": "org/base", "filters": {"base_model": ["org/other"]}}
     assert names(retrieve(NOBODY, both)) == []
 
 
 def test_no_expert_and_no_expert_good_enough_abstain(experts):
-    [empty] = retrieve(NOBODY, {"text": "anything", "base_model": "no/such"})["results"]
+    [empty] = retrieve(NOBODY, ANYTHING | {"base_model": "no/such"})["results"]
     assert empty == {"abstained": True, "reason": "no_experts", "matches": []}
     asked = {"router": "lora_retriever", "text": "Bake a cake.", "params": {"min_score": 0.95}}
     [far] = retrieve(NOBODY, asked)["results"]
@@ -108,7 +110,7 @@ def test_no_expert_and_no_expert_good_enough_abstain(experts):
 
 def test_without_samples_an_expert_is_never_found():
     make_expert("ada/silent")
-    assert names(retrieve(NOBODY, {"text": "anything"})) == []
+    assert names(retrieve(NOBODY, ANYTHING)) == []
 
 
 def test_changes_show_at_once(experts):
