@@ -45,8 +45,13 @@ class _Change:
 
     def __call__(self, x: Tensor, coefficients: Tensor) -> Tensor:
         """Return Σ c_i·s_i·((x·A_iᵀ)·B_iᵀ + b_i); x is (…, d_in), or token ids for embeddings; c is (n,) or (…, n)."""
-        low = x @ self.A.T if x.is_floating_point() else torch.nn.functional.embedding(x, self.A.T)
-        change = (low * (self.scalings * coefficients[..., self.owners])) @ self.B.T
+        A, B, scalings, owners = self.A, self.B, self.scalings, self.owners
+        counts = coefficients[..., owners] != 0
+        if counts.dim() == 1 and not coefficients.requires_grad and not counts.all():
+            # One of many adapters costs no more than it would alone.
+            A, B, scalings, owners = A[counts], B[:, counts], scalings[counts], owners[counts]
+        low = x @ A.T if x.is_floating_point() else torch.nn.functional.embedding(x, A.T)
+        change = (low * (scalings * coefficients[..., owners])) @ B.T
         return change if self.bias is None else change + coefficients @ self.bias
 
 
