@@ -19,7 +19,7 @@ from lora.trial_routers import TRIAL_ROUTERS, Doubles, Floats, TrialRouter, Trie
 DECAY = 0.3
 WARNING = (
     "Experts are compared by how they foresee the texts alone, not by their answers. Adapters that were trained on "
-    "answers only, as most are, have not learnt their prompts, and the right one then comes first less often than by "
+    "answers only, as most are, have not learnt their prompts, and the right one may come first no more often than by "
     "chance. Trust this for experts that were trained on whole texts; otherwise compare answers, by POST /trials/."
 )
 
