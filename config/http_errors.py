@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -83,7 +84,9 @@ def to_response(error: Exception, context: dict[str, Any]) -> Response:
         status, detail = _lora_error(error)
         return Response(body(error.code, str(error), detail), status=status)
     if isinstance(error, RequestDataTooBig):
-        error = drf.APIException("The request body is too large.")
+        error = drf.APIException(
+            f"The request is too large: beside files, at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes."
+        )
         error.status_code = 413
     response = drf_handler(error, context)
     if response is None:

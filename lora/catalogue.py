@@ -146,7 +146,7 @@ class Catalogue:
         for key in values:
             if key not in known:
                 expected = f"Known: {', '.join(known)}." if known else "It has none."
-                raise InvalidParams(f"{name!r} has no parameter {key!r}. {expected}")
+                raise InvalidParams(f"{name!r} has no parameter {key!r}. {expected}", known)
         hints = typing.get_type_hints(params)
         checked = {key: _checked(known[key], hints[key], value) for key, value in values.items()}
         try:

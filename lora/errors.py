@@ -1,6 +1,6 @@
 """Every refusal of `lora/`. Messages are safe to show and say what to do; codes are stable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 MAX_PROBLEMS = 20
@@ -18,9 +18,17 @@ class LoraError(ValueError):
 
 
 class InvalidParams(LoraError):
-    """A parameter is unknown, has the wrong type or is outside its range."""
+    """A parameter is unknown, has the wrong type or is outside its range.
+
+    Args:
+        known: where one is unknown, the names that exist.
+    """
 
     code = "invalid_params"
+
+    def __init__(self, message: str, known: Iterable[str] | None = None) -> None:
+        super().__init__(message)
+        self.known = None if known is None else sorted(known)
 
 
 class UnknownMethod(LoraError):

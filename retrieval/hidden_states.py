@@ -34,6 +34,10 @@ def read_states(stream: BinaryIO, size_bytes: int) -> States:
     for name, x in states.items():
         if not np.isfinite(x).all():
             raise _invalid([{"code": "not_finite", "where": name, "message": "It holds NaN or infinite values."}])
+    if not any(x.any() for x in states.values()):
+        raise _invalid(
+            [{"code": "all_zero", "where": PART, "message": "All values are zero: that is nobody's question."}]
+        )
     return states
 
 

@@ -1,5 +1,6 @@
-"""Hubs: experts that are among the nearest of nearly every text, whatever it is about. Some are general; some are made.
+"""What is odd about where an expert's samples lie: near to everything, or where somebody else's are.
 
+Hubs are experts that are among the nearest of nearly every text, whatever it is about. Some are general; some are made.
 Radovanović, Nanopoulos and Ivanović, "Hubs in Space", JMLR 11 (2010): the k-occurrence N_k(x) is the number of queries
 that have x among their k nearest. The queries are background texts, of tasks that no expert here was trained for.
 """
@@ -30,6 +31,8 @@ TEXTS_PER_TASK = 3
 # Of 50 to 103 experts of real tasks, none has more than 0.54; one with samples of all of them has 0.72 at least, and
 # one that adds a sample of each to its own 0.61.
 HUB_SHARE = 0.6
+# The cosine of centroids of the same samples, in any order; rounding leaves more of it, other samples of a task less.
+SAME = 0.9999
 
 
 def occurrence(vector: Rows, others: Rows, queries: Rows) -> float:
@@ -39,21 +42,47 @@ def occurrence(vector: Rows, others: Rows, queries: Rows) -> float:
     return float((queries @ vector > last).mean())
 
 
-def hub_warning(revision: Revision) -> list[dict[str, str]]:
-    """The warning `hub`, where the centroid of a revision deserves it. Raises: NotReady: the encoder."""
+def sample_warnings(revision: Revision) -> list[dict[str, str]]:
+    """The warnings `hub` and `samples_copied`, where the centroid of a revision deserves them. Raises: NotReady."""
     found = {prototype.revision_id: prototype for prototype in _centroids(revision)}
     own = found.pop(revision.pk, None)
-    if own is None or len(found) < MIN_POOL:
+    if own is None or not found:
         return []
-    others = np.concatenate([rows_of(other) for other in found.values()])
-    share = occurrence(rows_of(own)[0], others, _background(encoder_of(own.space_id)))
+    vector, others = rows_of(own)[0], np.concatenate([rows_of(other) for other in found.values()])
+    twins = np.array(list(found))[others @ vector >= SAME].tolist()
+    messages = {"samples_copied": _copied(own, twins)}
+    if len(found) >= MIN_POOL:
+        messages["hub"] = _near_to_all(occurrence(vector, others, _background(encoder_of(own.space_id))), len(others))
+    return [{"code": code, "message": message} for code, message in messages.items() if message]
+
+
+def _near_to_all(share: float, others: int) -> str:
     if share < HUB_SHARE:
-        return []
-    message = (
-        f"It is among the nearest fifth of {len(others)} experts for {share:.0%} of texts about all kinds of things: "
+        return ""
+    return (
+        f"It is among the nearest fifth of {others} experts for {share:.0%} of texts about all kinds of things: "
         "its samples are near to everything. Give samples of its own task only."
     )
-    return [{"code": "hub", "message": message}]
+
+
+def _copied(own: Prototype, twins: list[int]) -> str:
+    """Of whom a centroid is, where its contributor has not had it first.
+
+    Args:
+        twins: revisions of others or of oneself that have it, too.
+    """
+    mine = {"adapter__namespace_id": own.revision.adapter.namespace_id}
+    first = Revision.objects.filter(pk__in=twins).exclude(**mine).select_related("adapter").order_by("pk").first()
+    if first is None:
+        return ""
+    before = Prototype.objects.filter(kind=own.kind, space_id=own.space_id, revision__lt=first)
+    had = before.filter(revision__in=Revision.objects.filter(**mine))
+    if any(float(rows_of(earlier)[0] @ rows_of(own)[0]) >= SAME for earlier in had):
+        return ""
+    return (
+        f"Its samples are as good as those of {first.adapter.full_name}, so that routers over samples cannot tell the "
+        "two apart. Give samples of what this one was trained on."
+    )
 
 
 def _centroids(revision: Revision) -> QuerySet[Prototype]:

@@ -229,6 +229,18 @@ def test_an_unknown_router_names_the_known_ones(anyone):
     assert "lora_retriever" in body["detail"]["known"]
 
 
+def test_a_misspelt_parameter_names_the_known_ones(anyone):
+    body = {"router": "lora_retriever", "text": "x", "params": {"temprature": 1}}
+    answer = refused(anyone.post("/retrieve/", body), 400, "invalid_params")
+    assert "'temprature'" in answer["message"]
+    assert answer["detail"] == {"known": ["min_score", "temperature"]}
+
+
+def test_a_question_that_is_too_long_is_told_how_long_one_may_be(anyone):
+    answer = refused(anyone.post("/retrieve/", {"text": "a b " * 2_600_000}), 413, "too_large")
+    assert "4,194,304 bytes" in answer["message"]
+
+
 @pytest.fixture
 def two(ada, adapter_files):
     ada.ready("ada/one", adapter_files(seed=1))

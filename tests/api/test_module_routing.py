@@ -287,6 +287,7 @@ def bad_states():
         "one dimension": save(good | {PATHS[0]: np.ones(8, np.float32)}),
         "no tokens": save(good | {PATHS[0]: np.ones((0, 8), np.float32)}),
         "integers": save(good | {PATHS[0]: np.ones((2, 8), np.int32)}),
+        "zeros": save({path: np.zeros((2, 8), np.float32) for path in PATHS}),
         "not a number": save(good | {PATHS[0]: np.full((2, 8), np.nan, np.float32)}),
         "too wide": save(good | {PATHS[0]: np.ones((2, 9), np.float32)}),
         "too many tokens": save({PATHS[0]: np.ones((hidden_states.MAX_TOKENS + 1, 8), np.float32)}),

@@ -5,7 +5,7 @@ import pytest
 
 from registry.models import Adapter
 from retrieval import hubness
-from retrieval.hubness import hub_warning, occurrence
+from retrieval.hubness import occurrence, sample_warnings
 from retrieval.models import ServedSpace
 from tests.retrieval.rows import add_centroid, make_expert, text_space, unit_rows
 
@@ -40,7 +40,7 @@ def pool(monkeypatch):
 
 def warned(name, vector):
     add_centroid(make_expert(name), vector)
-    return hub_warning(Adapter.objects.get(full_name=name).head)
+    return sample_warnings(Adapter.objects.get(full_name=name).head)
 
 
 @pytest.mark.django_db
@@ -59,4 +59,16 @@ def test_what_others_hide_is_not_told_by_it(pool):
 
 @pytest.mark.django_db
 def test_an_expert_without_samples_is_no_hub():
-    assert hub_warning(make_expert("ada/plain").head) == []
+    assert sample_warnings(make_expert("ada/plain").head) == []
+
+
+@pytest.mark.django_db
+def test_what_stands_where_another_contributors_expert_stands_is_told(pool):
+    """However it came there; with samples copied in another order, say."""
+    [warning] = warned("mal/copy", normalised(pool[3] + 0.001 * pool[4]))
+    assert warning["code"] == "samples_copied"
+    assert "ada/e03" in warning["message"]
+    assert warned("ada/second", pool[3]) == []
+    assert warned("bo/alike", normalised(pool[3] + 0.1 * pool[4])) == []
+    Adapter.objects.update(visibility="private")
+    assert warned("eve/copy", pool[3]) == []

@@ -20,7 +20,7 @@ from registry.samples import read_samples
 from registry.storage import local_path, read_blob
 from retrieval.baselines import store_baselines
 from retrieval.descriptions import store_description
-from retrieval.hubness import hub_warning
+from retrieval.hubness import sample_warnings
 from retrieval.prototypes import store_modules, store_text
 from retrieval.sketches import store_sketch
 from retrieval.snapshots import is_due
@@ -82,7 +82,7 @@ def examine(work: Work, revision: Revision, progress: Any) -> Findings:
     norm = sum(module["norm"] ** 2 for module in modules) ** 0.5
     found = {"tensor_digest": values.tensor_digest, "ambiguous_modules": ambiguous_modules(modules)}
     facts = revision.facts | found | {"modules": modules}
-    warnings = [*revision.warnings, *values.warnings, *_norm_warning(revision, norm), *hub_warning(revision)]
+    warnings = [*revision.warnings, *values.warnings, *_norm_warning(revision, norm), *sample_warnings(revision)]
     return Findings(facts, norm, list({warning["code"]: warning for warning in warnings}.values()))
 
 
