@@ -88,12 +88,16 @@ def holding(user: Caller, kind: str, adapters: Iterable[str]) -> list[str]:
 
 def composition_files(user: Caller, composition: Composition) -> dict[str, Blob]:
     """Every file of the archive by path. Raises: Conflict: an expert was taken back since."""
-    revisions = [expert.revision for expert in composition.experts.all()]
-    check_offered(user, revisions)
+    check_offered(user, [expert.revision for expert in composition.experts.all()])
+    return stored_files(composition)
+
+
+def stored_files(composition: Composition) -> dict[str, Blob]:
+    """The same, whoever may see its experts."""
     files = {file.path: file.blob for file in composition.files.all()}
-    for position, revision in enumerate(revisions):
-        folder = folder_of(position, revision.adapter.full_name)
-        files |= {f"{folder}/{path}": revision.file(path).blob for path in (WEIGHTS, CONFIG)}
+    for expert in composition.experts.all():
+        folder = folder_of(expert.position, expert.revision.adapter.full_name)
+        files |= {f"{folder}/{path}": expert.revision.file(path).blob for path in (WEIGHTS, CONFIG)}
     return files
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from django.conf import settings
@@ -55,8 +56,8 @@ def answer_results(
         say: told what is being run.
     Raises: LoraError: queries without outputs. DoesNotFit.
     """
-    setting = prepared.setting.to_json() | {"base_model": base_model, "queries": lines}
-    variants = {name: _questions(prepared, name, lines) for name in prepared.asked}
+    setting = setting_of(prepared, base_model, lines)
+    variants = {name: questions_of(prepared, name, lines) for name in prepared.asked}
     figures: dict[tuple[str, bool], dict[str, object]] = {}
     with AdaptedModel(base.model, files) as adapted:
         for variant, (questions, chosen) in variants.items():
@@ -75,8 +76,13 @@ def answer_results(
         yield Result("answers", subject, setting, found_figures, is_reference, params)
 
 
-def _questions(prepared: Prepared, variant: str, lines: int) -> tuple[list[Question], list[int]]:
-    """The questions that are asked, and their places among the queries."""
+def setting_of(prepared: Prepared, base_model: str, lines: int) -> dict[str, Any]:
+    """What has to be equal for answers to be comparable."""
+    return prepared.setting.to_json() | {"base_model": base_model, "queries": lines}
+
+
+def questions_of(prepared: Prepared, variant: str, lines: int) -> tuple[list[Question], list[int]]:
+    """The questions that are asked, and their places among the queries. Raises: LoraError: queries without outputs."""
     questions, chosen, place = [], [], 0
     for own, (task, queries) in enumerate(zip(prepared.suite.tasks, prepared.examples, strict=True)):
         shown = [sample for sample in task.samples[: prepared.setting.samples] if sample.output][:SHOTS]

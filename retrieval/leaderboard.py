@@ -28,7 +28,7 @@ def boards(suite: str = "") -> list[Board]:
     """The boards of a suite, by its name or digest, or of all; the newest first, retrieval before answers.
 
     Returns: `{suite, digest, measure, setting, experts, queries, evaluated_at, rows}`; rows are best first, each
-        `{subject, title, is_reference, params, figures}`.
+        `{subject, title, kind, is_reference, params, figures}`, of kind `router`, `composition` or `reference`.
     """
     found: dict[str, Board] = {}
     for row in Evaluation.objects.order_by("-created_at", "pk"):
@@ -40,6 +40,7 @@ def boards(suite: str = "") -> list[Board]:
             {
                 "subject": row.subject,
                 "title": _title(row),
+                "kind": _kind(row),
                 "is_reference": row.is_reference,
                 "params": row.params,
                 "figures": row.figures,
@@ -62,6 +63,11 @@ def _empty(row: Evaluation) -> Board:
         "evaluated_at": row.created_at,
         "rows": [],
     }
+
+
+def _kind(row: Evaluation) -> str:
+    """Of the subjects, owner/name alone has a slash."""
+    return "reference" if row.is_reference else "composition" if "/" in row.subject else "router"
 
 
 def _title(row: Evaluation) -> str:

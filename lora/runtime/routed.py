@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora.evaluation import Found, interval
 from lora.examples import Example
+from lora.lazy_torch import torch
 from lora.routers import Router
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.answering import exactly_answered
 from lora.runtime.probe import RunningBase
-from lora.runtime.text import PROMPT
+from lora.runtime.text import LINE, MAX_TOKENS, PROMPT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lora.runtime.composed import Composition
 
 SHOTS = 5
 MERGED = 3
@@ -60,6 +66,28 @@ def answered(base: RunningBase, adapted: AdaptedModel, asked: Sequence[Ask]) -> 
         hits = exactly_answered(base, examples, PROMPT)
         right.update({(example, mix): hit for example, hit in zip(examples, hits, strict=True)})
     return right
+
+
+def composed(base: RunningBase, composition: Composition, examples: Sequence[Example]) -> list[bool]:
+    """Return for every example whether the greedy answer is right while a composition mixes its experts.
+
+    Gates of whole examples read each prompt first; preferences are equal. Raises: ValueError: it does not fit the base.
+    """
+    if composition.reads != "example":
+        with composition.on(base.model):
+            return exactly_answered(base, examples, PROMPT)
+    right = []
+    for done, example in enumerate(examples):
+        base.progress(done / len(examples))
+        with composition.on(base.model, prompt=_read(base, example)):
+            right += exactly_answered(base, [example], PROMPT)
+    return right
+
+
+def _read(base: RunningBase, example: Example) -> dict[str, Tensor]:
+    """Return the prompt as `exactly_answered` puts it."""
+    tokens = base.tokens.prompt(PROMPT.replace(LINE, example.input))[-MAX_TOKENS:]
+    return {"input_ids": torch.tensor([tokens], device=next(base.model.parameters()).device)}
 
 
 def references(questions: Sequence[Question], n: int, seed: int = 0) -> dict[str, dict[str, list[Ask]]]:

@@ -13,8 +13,9 @@ from retrieval.models import Evaluation
 ROW = inline_serializer(
     "LeaderboardRow",
     {
-        "subject": serializers.CharField(help_text="a router, or what routers are compared with"),
+        "subject": serializers.CharField(help_text="a router, a composition, or what they are compared with"),
         "title": serializers.CharField(),
+        "kind": serializers.ChoiceField(["router", "composition", "reference"]),
         "is_reference": serializers.BooleanField(),
         "params": serializers.DictField(),
         "figures": serializers.DictField(help_text="shares are {value, low, high}, with 95 % intervals over tasks"),

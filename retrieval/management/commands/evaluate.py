@@ -16,9 +16,11 @@ from registry.errors import AppError
 from registry.gates import GATES
 from retrieval.encoders import current_encoder
 from retrieval.evaluated_answers import answer_results, load_base, opened
+from retrieval.evaluated_compositions import composition_results, named_compositions, runs_here
 from retrieval.evaluated_modules import ask_inside, inside_routers
 from retrieval.evaluation_tables import tables
 from retrieval.evaluations import Prepared, Result, Setting, prepare, retrieval_results, store
+from retrieval.models import Composition
 
 LINES = 10
 
@@ -38,6 +40,9 @@ class Command(BaseCommand):
         parser.add_argument("--samples", type=positive, default=20, help="the first N samples of each expert (20)")
         parser.add_argument("--queries", type=positive, metavar="N", help="the first N queries of each task (all)")
         parser.add_argument("--base-model", metavar="ID", help="id or folder: run the experts, and compare answers")
+        parser.add_argument(
+            "--compositions", nargs="+", default=[], metavar="NAME", help="with --base-model: let these answer, too"
+        )
         parser.add_argument("--lines", type=positive, default=LINES, help=f"queries per task to be answered ({LINES})")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
         parser.add_argument("--no-store", action="store_true", help="leave the leaderboard as it is")
@@ -55,19 +60,24 @@ class Command(BaseCommand):
         encoder = current_encoder()
         known = text_routers(described=suite.is_described) + (inside_routers(suite) if options["base_model"] else [])
         routers = _routers(options["routers"], known)
+        runnable, kept = _compositions(options["compositions"], options["base_model"])
         setting = Setting(routers, options["samples"], options["queries"], encoder.space_id)
         queries = sum(len(task.queries[: setting.queries]) for task in suite.tasks)
         self._say(f"{suite.name}: {len(suite.tasks)} tasks, {queries} queries; encoding with {encoder.space_id}")
         prepared = prepare(suite, setting, encoder)
-        results = list(self._results(prepared, options["base_model"], options["lines"]))
+        results = list(self._results(prepared, options["base_model"], options["lines"], runnable))
         self.stdout.write(tables(results))
+        if kept:
+            self.stdout.write(f"\nNot run here: {', '.join(f'`{row.full_name}` ({row.type})' for row in kept)}.")
         if not options["no_store"]:
             store(suite, results)
         if path := options["json"]:
             document = {"suite": suite.name, "digest": suite.digest, "results": [vars(result) for result in results]}
             path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def _results(self, prepared: Prepared, base_model: str | None, lines: int) -> Iterator[Result]:
+    def _results(
+        self, prepared: Prepared, base_model: str | None, lines: int, compositions: list[Composition]
+    ) -> Iterator[Result]:
         if base_model is None:
             yield from retrieval_results(prepared)
             return
@@ -76,9 +86,18 @@ class Command(BaseCommand):
             ask_inside(prepared, files, base, self._say)
             yield from retrieval_results(prepared)
             yield from answer_results(prepared, files, base, base_model, lines, self._say)
+        yield from composition_results(prepared, compositions, base, base_model, lines, self._say)
 
     def _say(self, text: str) -> None:
         self.stderr.write(text)
+
+
+def _compositions(names: list[str], base_model: str | None) -> tuple[list[Composition], list[Composition]]:
+    """Those that are run, and those of types that are not."""
+    if names and base_model is None:
+        raise CommandError("Compositions run inside the base model: name that by --base-model.")
+    rows = named_compositions(names, base_model) if base_model else []
+    return [row for row in rows if runs_here(row)], [row for row in rows if not runs_here(row)]
 
 
 def _routers(wanted: list[str] | None, known: list[str]) -> tuple[str, ...]:
