@@ -41,6 +41,7 @@ def test_an_expert_is_described_in_full(ada):
     assert {item["kind"]: item["count"] for item in adapter["prototypes"]} == {
         "arrow": 120,
         "centroid": 1,
+        "delta_sketch": 1,
         "description": 1,
         "hybrid": 1,
         "middle": 40,
@@ -111,7 +112,7 @@ def test_a_merge_is_a_full_citizen(ada, merged):
     assert adapter["facts"]["rank"] == adapter["facts"]["alpha"] == 16
     assert [parent["adapter"] for parent in adapter["lineage"]["parents"]] == ["ada/record-to-json", "ada/date-format"]
     assert ada.get("/adapters/ada/date-format/").json()["lineage"]["children"] == ["ada/json-dates"]
-    kinds = {"arrow", "centroid", "description", "hybrid", "middle", "samples"}
+    kinds = {"arrow", "centroid", "delta_sketch", "description", "hybrid", "middle", "samples"}
     assert {item["kind"] for item in adapter["prototypes"]} == kinds
     found = ada.post("/retrieve/", json={"text": first_test_line("date-format"), "k": 3}).json()["results"][0][
         "matches"
