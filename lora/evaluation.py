@@ -197,16 +197,21 @@ def interval(values: Doubles | Bools, tasks: Ints, seed: int = 0, draws: int = D
 
     Tasks, not queries, are drawn: queries of one task stand or fall together.
     """
+    return ratio(values.astype(np.float64), np.ones(len(values)), tasks, seed, draws)
+
+
+def ratio(values: Doubles, of: Doubles, tasks: Ints, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Return Σ values / Σ of, both (q,), and its bootstrap interval over tasks as of `interval`; 0 where Σ of is 0."""
     n = int(tasks.max()) + 1
-    sums = np.bincount(tasks, weights=values.astype(np.float64), minlength=n)
-    counts = np.bincount(tasks, minlength=n)
-    present = np.flatnonzero(counts)
+    sums, totals = (np.bincount(tasks, weights=part, minlength=n) for part in (values, of))
+    present = np.unique(tasks)
     # numpy guarantees a generator's raw bits only; what the remainder prefers is 1 in 2⁶⁴ / n.
     raw = np.random.Philox(seed).random_raw(draws * len(present)).reshape(draws, len(present))
     drawn = present[(raw % np.uint64(len(present))).astype(np.int64)]
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    parts = totals[drawn].sum(axis=1)
+    means = sums[drawn].sum(axis=1) / np.where(parts > 0, parts, 1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
+    return Interval(float(sums.sum() / (totals.sum() or 1)), float(low), float(high))
 
 
 def accuracy(ranks: Doubles, tasks: Ints) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _from_tables(folder: Path, problems: list[str]) -> list[Task]:
         return []
     categories: dict[str, str] = {}
     descriptions: dict[str, str] = {}
-    for where, row in _rows(folder / TASKS, problems):
+    for where, row in json_rows(folder / TASKS, problems):
         name, category, said = row.get("task"), row.get("category") or "", row.get("description") or ""
         if not isinstance(name, str) or not name.strip() or not isinstance(category, str):
             problems.append(f'{where}: "task" must be a name, and "category" text where there is one')
@@ -117,7 +117,7 @@ def _from_tables(folder: Path, problems: list[str]) -> list[Task]:
         else:
             categories[name], descriptions[name] = category, said
     found: dict[tuple[str, str], list[Example]] = {}
-    for where, row in _rows(path, problems):
+    for where, row in json_rows(path, problems):
         name, split = row.get("task"), row.get("split")
         if not isinstance(name, str) or name not in categories:
             problems.append(f"{where}: {TASKS} has no task {name!r}")
@@ -146,7 +146,7 @@ def _from_experts(folder: Path, problems: list[str]) -> list[Task]:
         samples, queries = (
             tuple(
                 example
-                for where, row in _rows(expert / name, problems)
+                for where, row in json_rows(expert / name, problems)
                 if (example := _example(where, row, problems)) is not None
             )
             for name in (SAMPLES, QUERIES)
@@ -162,7 +162,7 @@ def _said(card: Path) -> str:
     return first_paragraph(text.partition("\n---")[2] if text.startswith("---\n") else text)
 
 
-def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
+def json_rows(path: Path, problems: list[str]) -> Iterator[Row]:
     """Yield the objects of a JSON-lines file, each with the words that say where it stands."""
     label = path.name if path.name not in (SAMPLES, QUERIES) else f"{path.parent.name}/{path.name}"
     try:

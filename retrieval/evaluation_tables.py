@@ -14,13 +14,14 @@ FORMS = {
     "top_1_masked": "top-1, own masked",
     "top_3_masked": "top-3 merged, own masked",
 }
+PICKED = {"share": "of the best possible", "score": "mean score", "cost": "mean cost"}
 
 
 def tables(results: Sequence[Result]) -> str:
-    """One table of what routers find, and one of what is answered, where there are any."""
-    found = [result for result in results if result.measure == "retrieval"]
-    told = [result for result in results if result.measure == "answers"]
-    return "\n\n".join([_found(found), *([_answers(told)] if told else [])])
+    """A table of what routers find, one of what is answered, and one of what is picked, as far as there are any."""
+    kinds = {"retrieval": _found, "answers": _answers, "outcomes": _picked}
+    measured = {kind: [result for result in results if result.measure == kind] for kind in kinds}
+    return "\n\n".join(kinds[kind](some) for kind, some in measured.items() if some)
 
 
 def _found(results: Sequence[Result]) -> str:
@@ -53,6 +54,18 @@ def _answers(results: Sequence[Result]) -> str:
             table = _table(["answers", *(FORMS[form] for form in forms)], rows)
             parts.append(f"Exact match, {variant.replace('_', ' ')}:\n\n{table}")
     return "\n\n".join(parts)
+
+
+def _picked(results: Sequence[Result]) -> str:
+    forms = [form for form in PICKED if any(form in result.figures[VARIANTS[0]] for result in results)]
+    rows = []
+    for result in sorted(results, key=lambda result: -result.figures[VARIANTS[0]]["share"]["value"]):
+        plain = result.figures[VARIANTS[0]]
+        costs = [f"{plain['cost']['value']:.4g}"] if "cost" in plain else []
+        took = result.figures.get("took_ms", {}).get("route")
+        name = result.subject if result.is_reference else f"`{result.subject}`"
+        rows.append([name, *(_share(plain, form) for form in forms[:2]), *costs, "" if took is None else f"{took:.2f}"])
+    return _table(["picked by", *(PICKED[form] for form in forms), "route ms"], rows)
 
 
 def _share(figures: dict[str, Any], form: str) -> str:

@@ -15,6 +15,7 @@ from lora.evaluation import HYBRID, Asked, Found, Pool, accuracy, by_category, b
 from lora.examples import Example
 from lora.hybrid.evaluation import FittedPool
 from lora.module_routers import MODULE_ROUTERS
+from lora.outcome_suite import OutcomeSuite
 from lora.prototypes.description import description_text
 from lora.routers import ROUTERS
 from lora.suite import Suite, Task
@@ -184,7 +185,7 @@ def _is_hybrid(router: str) -> bool:
     return not looks_inside(router) and bool(ROUTERS.get(router).traits["prototype"] == HYBRID)
 
 
-def store(suite: Suite, results: Sequence[Result]) -> None:
+def store(suite: Suite | OutcomeSuite, results: Sequence[Result]) -> None:
     """Keep results for the leaderboard, in the place of those of the same suite, subject and setting."""
     for result in results:
         told = [suite.digest, result.measure, result.subject, result.params, result.setting]

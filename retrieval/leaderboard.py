@@ -10,7 +10,7 @@ from lora.evaluation import DEPTHS
 from lora.module_routers import MODULE_ROUTERS
 from lora.routers import ROUTERS
 from registry.views.modules import FORMULA
-from retrieval.evaluation_tables import FORMS
+from retrieval.evaluation_tables import FORMS, PICKED
 from retrieval.evaluations import VARIANTS
 from retrieval.models import Evaluation
 
@@ -18,6 +18,8 @@ Board = dict[str, Any]
 REFERENCES = {
     "base_0_shot": "Base model alone",
     "base_5_shot": "Base model with 5 examples",
+    "best_single": "Always the expert that is best on average",
+    "oracle": "The best expert for every text",
     "own_expert": "The task's own expert",
     "random_expert": "A random expert",
     "uniform_merge": "All experts merged in equal parts",
@@ -25,7 +27,7 @@ REFERENCES = {
 
 
 def boards(suite: str = "") -> list[Board]:
-    """The boards of a suite, by its name or digest, or of all; the newest first, retrieval before answers.
+    """The boards of a suite, by its name or digest, or of all; the newest first, retrieval before others.
 
     Returns: `{suite, digest, measure, setting, experts, queries, evaluated_at, rows}`; rows are best first, each
         `{subject, title, kind, is_reference, params, figures}`, of kind `router`, `composition` or `reference`.
@@ -48,7 +50,7 @@ def boards(suite: str = "") -> list[Board]:
         )
     for board in found.values():
         board["rows"].sort(key=lambda row: (-_leading(row["figures"]), row["subject"]))
-    return sorted(found.values(), key=lambda board: board["measure"] == Evaluation.Measure.ANSWERS)
+    return sorted(found.values(), key=lambda board: board["measure"] != Evaluation.Measure.RETRIEVAL)
 
 
 def _empty(row: Evaluation) -> Board:
@@ -78,7 +80,7 @@ def _title(row: Evaluation) -> str:
 
 
 def _leading(figures: dict[str, Any]) -> float:
-    """What a board is ordered by: top-1, or the exact match of the first form there is."""
+    """What a board is ordered by: top-1, the exact match of the first form there is, or the share of the best."""
     plain = figures[VARIANTS[0]]
     shares = plain.get("top", plain)
     return next(iter(shares.values()))["value"]
@@ -140,6 +142,6 @@ def _shares(figures: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float
                 yield variant, f"top_{depth}", told["top"][str(depth)]
         if "mrr" in told:
             yield variant, "mrr", told["mrr"]
-        for form in FORMS:
+        for form in (*FORMS, *PICKED):
             if form in told:
                 yield variant, form, told[form]

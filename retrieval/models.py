@@ -177,6 +177,7 @@ class Evaluation(models.Model):
     class Measure(models.TextChoices):
         RETRIEVAL = "retrieval"
         ANSWERS = "answers"
+        OUTCOMES = "outcomes"
 
     # sha256 over all that makes results comparable: the same evaluation again takes this one's place.
     key = models.CharField(max_length=64, unique=True)

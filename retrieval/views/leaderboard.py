@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from lora.evaluation import DEPTHS
-from retrieval.evaluation_tables import FORMS
+from retrieval.evaluation_tables import FORMS, PICKED
 from retrieval.evaluations import VARIANTS
 from retrieval.leaderboard import Board, as_csv, boards, hardest_first
 from retrieval.models import Evaluation
@@ -21,8 +21,7 @@ def leaderboard(request: HttpRequest) -> HttpResponse:
     suites: dict[str, dict[str, Any]] = {}
     for board in found:
         suite = suites.setdefault(board["digest"], {"name": board["suite"], "digest": board["digest"], "boards": []})
-        is_answers = board["measure"] == Evaluation.Measure.ANSWERS
-        shown = _answers(board) if is_answers else _retrieval(board)
+        shown = SHOWN[board["measure"]](board)
         suite["boards"].append(shown | {"id": f"{len(suites)}-{len(suite['boards'])}-{board['digest'][:8]}"})
     return render(request, "retrieval/leaderboard.html", {"section": "leaderboard", "suites": list(suites.values())})
 
@@ -52,7 +51,7 @@ def _retrieval(board: Board) -> dict[str, Any]:
         cells.append({"text": f"{figures['took_ms']['route']:.2f}", "value": figures["took_ms"]["route"]})
         rows.append(row | {"cells": cells})
     tasks = [{"task": task["task"], "rates": list(map(_shaded, task["rates"]))} for task in hardest_first(board)]
-    return board | {"is_answers": False, "heads": heads, "rows": rows, "tasks": tasks}
+    return board | {"heads": heads, "rows": rows, "tasks": tasks}
 
 
 def _answers(board: Board) -> dict[str, Any]:
@@ -67,7 +66,35 @@ def _answers(board: Board) -> dict[str, Any]:
         row | {"cells": [_cell(row["figures"].get(variant, {}).get(form)) for variant, form in shown]}
         for row in board["rows"]
     ]
-    return board | {"is_answers": True, "heads": heads, "rows": rows}
+    return board | {"heads": heads, "rows": rows}
+
+
+def _outcomes(board: Board) -> dict[str, Any]:
+    has_cost = any("cost" in row["figures"][VARIANTS[0]] for row in board["rows"])
+    heads = [PICKED["share"], PICKED["score"]] + [PICKED["cost"]] * has_cost + ["ms"]
+    rows = []
+    for row in board["rows"]:
+        plain, took = row["figures"][VARIANTS[0]], row["figures"].get("took_ms")
+        cells = [_cell(plain["share"]), _cell(plain["score"])] + [_plain(plain.get("cost"))] * has_cost
+        cells.append({"text": f"{took['route']:.2f}", "value": took["route"]} if took else {"text": "–", "value": -1})
+        rows.append(row | {"cells": cells})
+    known = max(row["figures"]["known"] for row in board["rows"])
+    return board | {"heads": heads, "rows": rows, "known": known}
+
+
+SHOWN = {
+    Evaluation.Measure.RETRIEVAL: _retrieval,
+    Evaluation.Measure.ANSWERS: _answers,
+    Evaluation.Measure.OUTCOMES: _outcomes,
+}
+
+
+def _plain(number: dict[str, float] | None) -> dict[str, Any]:
+    """A number of any unit, with its interval in words."""
+    if number is None:
+        return {"text": "–", "value": -1}
+    text = f"{number['value']:.4g} ({number['low']:.4g} to {number['high']:.4g})"
+    return {"text": text, "value": number["value"]}
 
 
 def _cell(share: dict[str, float] | None, scale: int = 100, digits: int = 1) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lora.evaluation import (
     by_category,
     by_task,
     interval,
+    ratio,
     route,
     text_routers,
 )
@@ -73,6 +74,16 @@ def test_an_interval_covers_the_mean_and_is_the_same_every_time() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(0.08 / 10), rel=0.1)
     assert interval(values, tasks, seed=1) != found
     assert interval(np.ones(4), np.zeros(4, dtype=int)) == Interval(1.0, 1.0, 1.0)
+
+
+def test_a_ratio_is_of_sums_in_every_draw() -> None:
+    values, of, tasks = np.array([1.0, 0.0, 2.0, 3.0]), np.array([2.0, 2.0, 4.0, 3.0]), np.array([0, 0, 1, 2])
+    found = ratio(values, of, tasks, draws=50)
+    raw = np.random.Philox(0).random_raw(150).reshape(50, 3) % np.uint64(3)
+    draws = [sum([[1, 2, 3][task] for task in draw]) / sum([[4, 4, 3][task] for task in draw]) for draw in raw.tolist()]
+    assert found.value == pytest.approx(6 / 11)
+    assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
+    assert ratio(np.zeros(4), np.zeros(4), tasks) == Interval(0.0, 0.0, 0.0)
 
 
 def test_intervals_are_of_tasks_and_not_of_queries() -> None:

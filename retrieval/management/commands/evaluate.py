@@ -1,4 +1,4 @@
-"""`manage.py evaluate --suite DIR`: how well the routers find, and answer, on tasks of one's own."""
+"""`manage.py evaluate`: how well the routers find, and answer, on tasks of one's own, or pick by known outcomes."""
 
 import json
 from argparse import ArgumentTypeError
@@ -11,18 +11,23 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from lora.errors import LoraError
 from lora.evaluation import text_routers
 from lora.module_routers import MODULE_ROUTERS
-from lora.suite import read_suite
+from lora.outcome_suite import OutcomeSuite, read_outcomes
+from lora.suite import Suite, read_suite
 from registry.errors import AppError
 from registry.gates import GATES
 from retrieval.encoders import current_encoder
 from retrieval.evaluated_answers import answer_results, load_base, opened
 from retrieval.evaluated_compositions import composition_results, named_compositions, runs_here
 from retrieval.evaluated_modules import ask_inside, inside_routers
+from retrieval.evaluated_outcomes import outcome_results, outcome_routers, told_setting
 from retrieval.evaluation_tables import tables
 from retrieval.evaluations import Prepared, Result, Setting, prepare, retrieval_results, store
 from retrieval.models import Composition
 
+SAMPLES = 20
 LINES = 10
+# What says nothing about outcomes.
+OF_SUITES = ("samples", "base_model", "compositions", "lines")
 
 
 def positive(text: str) -> int:
@@ -31,44 +36,80 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def price(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        cost = float(number)
+    except ValueError:
+        cost = -1.0
+    if not name or not 0 <= cost < 1e15:
+        raise ArgumentTypeError(f"{text} is not the name of an expert, = and a number from 0")
+    return name, cost
+
+
 class Command(BaseCommand):
     help = "Put a suite of tasks to the routers; print what they find as markdown, and show it on the leaderboard."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--suite", type=Path, required=True, metavar="DIR", help="see docs/howto/evaluate.md")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--suite", type=Path, metavar="DIR", help="see docs/howto/evaluate.md")
+        what.add_argument("--outcomes", type=Path, metavar="FILE", help="scores of experts on texts, in JSON lines")
+        parser.add_argument(
+            "--costs", type=price, nargs="+", metavar="NAME=COST", help="of experts, where FILE is silent"
+        )
         parser.add_argument("--routers", nargs="+", metavar="NAME", help="only these; all that can be asked else")
-        parser.add_argument("--samples", type=positive, default=20, help="the first N samples of each expert (20)")
+        parser.add_argument("--samples", type=positive, help=f"the first N samples of each expert ({SAMPLES})")
         parser.add_argument("--queries", type=positive, metavar="N", help="the first N queries of each task (all)")
         parser.add_argument("--base-model", metavar="ID", help="id or folder: run the experts, and compare answers")
         parser.add_argument(
             "--compositions", nargs="+", default=[], metavar="NAME", help="with --base-model: let these answer, too"
         )
-        parser.add_argument("--lines", type=positive, default=LINES, help=f"queries per task to be answered ({LINES})")
+        parser.add_argument("--lines", type=positive, help=f"queries per task to be answered ({LINES})")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
         parser.add_argument("--no-store", action="store_true", help="leave the leaderboard as it is")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            self._evaluate(options)
+            if options["outcomes"]:
+                self._outcomes(options)
+            else:
+                self._suite(options)
         except AppError as error:
             raise CommandError(error.message) from error
         except (LoraError, OSError) as error:
             raise CommandError(str(error)) from error
 
-    def _evaluate(self, options: dict[str, Any]) -> None:
+    def _suite(self, options: dict[str, Any]) -> None:
+        if options["costs"]:
+            raise CommandError("--costs goes with --outcomes: routers that are put to a suite know no costs.")
         suite = read_suite(options["suite"])
         encoder = current_encoder()
         known = text_routers(described=suite.is_described) + (inside_routers(suite) if options["base_model"] else [])
         routers = _routers(options["routers"], known)
         runnable, kept = _compositions(options["compositions"], options["base_model"])
-        setting = Setting(routers, options["samples"], options["queries"], encoder.space_id)
+        setting = Setting(routers, options["samples"] or SAMPLES, options["queries"], encoder.space_id)
         queries = sum(len(task.queries[: setting.queries]) for task in suite.tasks)
         self._say(f"{suite.name}: {len(suite.tasks)} tasks, {queries} queries; encoding with {encoder.space_id}")
         prepared = prepare(suite, setting, encoder)
-        results = list(self._results(prepared, options["base_model"], options["lines"], runnable))
-        self.stdout.write(tables(results))
+        results = self._results(prepared, options["base_model"], options["lines"] or LINES, runnable)
+        self._keep(suite, list(results), options)
         if kept:
             self.stdout.write(f"\nNot run here: {', '.join(f'`{row.full_name}` ({row.type})' for row in kept)}.")
+
+    def _outcomes(self, options: dict[str, Any]) -> None:
+        if given := [f"--{name.replace('_', '-')}" for name in OF_SUITES if options[name]]:
+            raise CommandError(f"{', '.join(given)} goes with --suite: outcomes are scores that experts have already.")
+        costs = dict(options["costs"] or ())
+        suite = read_outcomes(options["outcomes"], costs)
+        encoder = current_encoder()
+        routers = _routers(options["routers"], outcome_routers())
+        setting = told_setting(encoder.space_id, options["queries"], costs)
+        asked = len(suite.asked(options["queries"]))
+        self._say(f"{suite.name}: {len(suite.experts)} experts, {asked} queries; encoding with {encoder.space_id}")
+        self._keep(suite, list(outcome_results(suite, routers, setting, encoder.encode, self._say)), options)
+
+    def _keep(self, suite: Suite | OutcomeSuite, results: list[Result], options: dict[str, Any]) -> None:
+        self.stdout.write(tables(results))
         if not options["no_store"]:
             store(suite, results)
         if path := options["json"]:
@@ -108,5 +149,5 @@ def _routers(wanted: list[str] | None, known: list[str]) -> tuple[str, ...]:
                 f"suite needs its {GATES}."
             )
         if name not in known:
-            raise CommandError(f"There is no router {name!r} that takes a text. Known: {', '.join(known)}.")
+            raise CommandError(f"There is no router {name!r} that can be asked here. Known: {', '.join(known)}.")
     return tuple(dict.fromkeys(wanted or known))
