@@ -8,7 +8,7 @@ that have x among their k nearest. The queries are background texts, of tasks th
 from functools import lru_cache
 
 import numpy as np
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from numpy.typing import NDArray
 
 from lora.hybrid.background import load_background
@@ -49,8 +49,10 @@ def sample_warnings(revision: Revision) -> list[dict[str, str]]:
     if own is None or not found:
         return []
     vector, others = rows_of(own)[0], np.concatenate([rows_of(other) for other in found.values()])
-    twins = np.array(list(found))[others @ vector >= SAME].tolist()
-    messages = {"samples_copied": _copied(own, twins)}
+    mine = revision.adapter.namespace_id
+    alike = zip(found.values(), others @ vector >= SAME, strict=True)
+    twins = [other.revision_id for other, same in alike if same and other.namespace != mine]
+    messages = {"samples_copied": _copied(own, mine, twins) if twins else ""}
     if len(found) >= MIN_POOL:
         messages["hub"] = _near_to_all(occurrence(vector, others, _background(encoder_of(own.space_id))), len(others))
     return [{"code": code, "message": message} for code, message in messages.items() if message]
@@ -65,18 +67,16 @@ def _near_to_all(share: float, others: int) -> str:
     )
 
 
-def _copied(own: Prototype, twins: list[int]) -> str:
+def _copied(own: Prototype, mine: int, twins: list[int]) -> str:
     """Of whom a centroid is, where its contributor has not had it first.
 
     Args:
-        twins: revisions of others or of oneself that have it, too.
+        mine: the contributor's namespace.
+        twins: revisions in other namespaces that have it, too.
     """
-    mine = {"adapter__namespace_id": own.revision.adapter.namespace_id}
-    first = Revision.objects.filter(pk__in=twins).exclude(**mine).select_related("adapter").order_by("pk").first()
-    if first is None:
-        return ""
+    first = Revision.objects.select_related("adapter").get(pk=min(twins))
     before = Prototype.objects.filter(kind=own.kind, space_id=own.space_id, revision__lt=first)
-    had = before.filter(revision__in=Revision.objects.filter(**mine))
+    had = before.filter(revision__in=Revision.objects.filter(adapter__namespace_id=mine))
     if any(float(rows_of(earlier)[0] @ rows_of(own)[0]) >= SAME for earlier in had):
         return ""
     return (
@@ -86,12 +86,16 @@ def _copied(own: Prototype, twins: list[int]) -> str:
 
 
 def _centroids(revision: Revision) -> QuerySet[Prototype]:
-    """Those of a revision and of the newest other experts that all may see, in the space in service: one query."""
+    """Those of a revision and of the newest other experts that all may see, in the space in service: one query.
+
+    Each knows its `namespace`.
+    """
     public = heads().filter(adapter__visibility="public", state="ready").exclude(adapter_id=revision.adapter_id)
     newest = public.order_by("-pk").values("pk")[:MAX_POOL]
     served = ServedSpace.objects.filter(space__isnull=False).values("space")
     asked = Q(revision=revision) | Q(revision__in=newest)
-    return Prototype.objects.filter(asked, kind="centroid", space__in=served).order_by("pk")
+    found = Prototype.objects.filter(asked, kind="centroid", space__in=served).order_by("pk")
+    return found.annotate(namespace=F("revision__adapter__namespace_id"))
 
 
 @lru_cache(maxsize=2)
