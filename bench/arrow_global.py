@@ -1,20 +1,24 @@
 """How often the zoo's own expert is found by routers that look inside, with the instruction line and without.
 
-    python bench/arrow_global.py [--lines 15] [--routers arrow_global …]
+    python bench/arrow_global.py [--lines 15] [--routers arrow_global …] [--with-samples]
 
 Three pools: the 12 experts as they are; with every second one cut to rank 4 and every third to q_proj and v_proj; and
 both together, where either of a task's two is right. Routers that need samples or gates have the first pool alone.
-Prints top-1 and top-3 in percent.
+With samples, arrow_global is asked once more on the first pool where all experts have some, and where only every second
+one has. Prints top-1 and top-3 in percent.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import django
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -26,9 +30,10 @@ from lora.config import parse_config
 from lora.examples import Example
 from lora.generic_texts import GENERIC_TEXTS
 from lora.header import read_header
+from lora.hybrid.evaluation import FittedPool
 from lora.layout import read_layout
 from lora.module_routers import MODULE_ROUTERS, Expert, States
-from lora.module_routers.arrow_global import baselines
+from lora.module_routers.arrow_global import baselines, by_samples
 from lora.prototypes.activations import activations
 from lora.prototypes.dam import late_states
 from lora.prototypes.spectral import spectral_file
@@ -97,6 +102,43 @@ def questions(lines: int) -> Iterator[Question]:
             yield Question(own, full, full.partition("\n")[2])
 
 
+def samples_of(folder: Path) -> list[str]:
+    return [json.loads(line)["input"] for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def with_samples(asked: list[Question], scores: dict[str, np.ndarray]) -> None:
+    """What becomes of the scores (questions, experts) of the two forms once samples count."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    from retrieval.encoders import current_encoder
+    from retrieval.hybrid import encoded_texts
+
+    encode = partial(encoded_texts, current_encoder())
+    n = len(folders())
+    own = np.array([question.own for question in asked])
+    pools = {
+        places: FittedPool([samples_of(folders()[i]) for i in places], encode)
+        for places in (tuple(range(n)), tuple(range(0, n, 2)), tuple(range(1, n, 2)))
+    }
+    for form, known in scores.items():
+        texts = [getattr(question, form) for question in asked]
+        found: dict[str, list[int]] = {}
+        for places, pool in pools.items():
+            for row, own_place, density, judgement in zip(known, own, *pool.scores(texts), strict=True):
+                posterior = np.zeros(n)
+                posterior[list(places)] = pool.space.posterior(density)
+                fused = row + by_samples(posterior, judgement.fits)
+                who = "all" if len(places) == n else "half, own too" if own_place in places else "half, own not"
+                found.setdefault(who, []).append(int((fused > fused[own_place]).sum()))
+        for who, ranks in found.items():
+            show(f"samples: {who}", "arrow_global", form, ranks)
+
+
+def show(pool: str, router: str, form: str, ranks: list[int]) -> None:
+    top_1, top_3 = (100 * np.mean(np.array(ranks) < depth) for depth in (1, 3))
+    print(f"{pool:22} {router:13} {'with' if form == 'full' else 'without'} instruction: {top_1:5.1f} {top_3:5.1f}")
+
+
 def folders() -> list[Path]:
     return sorted(path for path in ZOO.iterdir() if path.is_dir())
 
@@ -105,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=15)
     parser.add_argument("--routers", nargs="+", default=EVERY, choices=EVERY)
+    parser.add_argument("--with-samples", action="store_true")
     options = parser.parse_args()
     asked = list(questions(options.lines))
     torch.set_num_threads(2)
@@ -124,6 +167,7 @@ def main() -> None:
             compared["as they are", router] = list(from_samples(router, base, paths))
     print(f"{len(asked)} lines, {len(rows)} experts", flush=True)
     ranks: dict[tuple[str, str, str], list[int]] = {}
+    by_weights: dict[str, list[np.ndarray]] = {"full": [], "bare": []}
     for question in asked:
         for form in ("full", "bare"):
             states = module_states(base, getattr(question, form), paths)
@@ -132,9 +176,12 @@ def main() -> None:
                 scores = made.rank(states, experts).scores
                 own = scores[question.own :: len(rows)].max()
                 ranks.setdefault((kind, router, form), []).append(int((scores > own).sum()))
+                if (kind, router) == ("as they are", "arrow_global"):
+                    by_weights[form].append(scores)
     for (kind, router, form), found in ranks.items():
-        top_1, top_3 = (100 * np.mean(np.array(found) < depth) for depth in (1, 3))
-        print(f"{kind:12} {router:13} {'with' if form == 'full' else 'without'} instruction: {top_1:5.1f} {top_3:5.1f}")
+        show(kind, router, form, found)
+    if options.with_samples:
+        with_samples(asked, {form: np.array(rows) for form, rows in by_weights.items()})
 
 
 if __name__ == "__main__":

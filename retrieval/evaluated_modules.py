@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from lora.evaluation import DECIMALS, Found
 from lora.generic_texts import GENERIC_TEXTS
-from lora.module_routers import MODULE_ROUTERS, Expert, States, Vectors
-from lora.module_routers.arrow_global import baselines
+from lora.hybrid.evaluation import FittedPool
+from lora.module_routers import MODULE_ROUTERS, Doubles, Expert, States, Vectors
+from lora.module_routers.arrow_global import baselines, by_samples
 from lora.prototypes.activations import activations
 from lora.prototypes.arrow import arrow_file
 from lora.prototypes.dam import late_states
@@ -70,7 +71,13 @@ def _said(
     each = 1000 / len(texts)
     said = {}
     for name, rows in scores.items():
-        rounded = np.round(np.array(rows), DECIMALS)
+        shifts: Doubles | float = 0.0
+        if getattr(routers[name].params, "with_samples", False):
+            fitted = prepared.fitted  # before the clock starts
+            started = time.perf_counter()
+            shifts = _by_samples(fitted, texts)
+            routing[name] += time.perf_counter() - started
+        rounded = np.round(np.array(rows) + shifts, DECIMALS)
         kept = np.stack([routers[name].keep(row) for row in rounded])
         said[name] = Said(Found(rounded, kept), reading * each, routing[name] * each)
     return said
@@ -94,6 +101,12 @@ def _compared(
         else:
             compared[name] = [Expert(one) for one in vectors[kind]]
     return compared
+
+
+def _by_samples(fitted: FittedPool, texts: Sequence[str]) -> Doubles:
+    """What the samples of the experts add to their scores for each text, (q, n)."""
+    found = zip(*fitted.scores(texts), strict=True)
+    return np.stack([by_samples(fitted.space.posterior(row), judgement.fits) for row, judgement in found])
 
 
 def _vectors(kind: str, task: Task, file: AdapterFile, base: RunningBase, paths: list[str], samples: int) -> Vectors:

@@ -15,11 +15,13 @@ from lora.hybrid.space import HybridSpace, Query, encoded
 from lora.hybrid.wrappers import spans
 from registry.errors import NotReady
 from retrieval.encoders import Encoder
-from retrieval.hybrid import load_space, request_fit, served_version
+from retrieval.hybrid import KIND, load_space, request_fit, served_version
 from retrieval.models import Prototype
 from retrieval.pool import Pool
+from retrieval.prototypes import rows_of
 from retrieval.sample_rows import Block, sample_rows
 from retrieval.search import DECIMALS
+from retrieval.spaces import encoder_of, served_space_id
 
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -114,6 +116,30 @@ def search_hybrid(
     return [_likely(pool, space, parts, query, k) for query in queries]
 
 
+def beliefs(revisions: Sequence[int], queries: Sequence[Sequence[str]]) -> list[tuple[Floats, float]]:
+    """What the samples of n experts say of queries, each of some texts.
+
+    Returns: for each query the probability of every expert (n,), if the right one is among those with samples: 0 for
+        the others; and that of the condition, 0 where none has samples.
+    Raises: NotReady: the encoder, or NotFitted.
+    """
+    base = served_space_id()
+    space_id, space = served_space(base)
+    stored = Prototype.objects.filter(kind=KIND, space_id=space_id, revision_id__in=revisions)
+    rows = {prototype.revision_id: rows_of(prototype)[0] for prototype in stored}
+    places = [place for place, revision in enumerate(revisions) if revision in rows]
+    if not places:
+        return [(np.zeros(len(revisions)), 0.0)] * len(queries)
+    near = np.stack([rows[revisions[place]] for place in places]).astype(np.float64)
+    found = []
+    for query in embed(space, encoder_of(base), queries):
+        scores, judgement = _compared(space, query, near)
+        shares = np.zeros(len(revisions))
+        shares[places] = space.posterior(scores)
+        found.append((shares, judgement.fits))
+    return found
+
+
 def _likely(pool: Pool, space: HybridSpace, parts: list[Part], query: HybridQuery, k: int) -> Likely:
     threshold = space.abstention.threshold
     if not parts:
@@ -122,16 +148,21 @@ def _likely(pool: Pool, space: HybridSpace, parts: list[Part], query: HybridQuer
     listed = np.concatenate([rows for _, rows in lists])
     # In float64: equal experts have equal scores wherever they stand.
     near = np.concatenate([vectors for vectors, _ in lists]).astype(np.float64)
-    exact = np.stack([_scores(space, text, near) for text in query.parts])
-    scores = np.round(exact.mean(axis=0), DECIMALS)
+    scores, judgement = _compared(space, query, near)
     names = pool.rows["name"][listed]
     order = np.array(sorted(range(len(listed)), key=lambda place: (-scores[place], names[place])))
     margin = float(scores[order[0]] - scores[order[1]]) if len(order) > 1 else None
     order = order[:k]
-    judged = [_judged(space, found, text, near) for found, text in zip(exact, query.parts, strict=True)]
-    judgement = Judgement(*np.mean([(one.fits, one.familiar) for one in judged], axis=0).tolist())
     probabilities = space.posterior(scores)[order]
     return Likely(listed[order], scores[order], probabilities, margin, judgement, threshold)
+
+
+def _compared(space: HybridSpace, query: HybridQuery, near: Floats) -> tuple[Floats, Judgement]:
+    """Log densities of a query under n >= 1 experts with vectors (n, d + 1), and whether its own may be among them."""
+    exact = [_scores(space, text, near) for text in query.parts]
+    judged = [_judged(space, found, text, near) for found, text in zip(exact, query.parts, strict=True)]
+    judgement = Judgement(*np.mean([(one.fits, one.familiar) for one in judged], axis=0).tolist())
+    return np.round(np.mean(exact, axis=0), DECIMALS), judgement
 
 
 def _judged(space: HybridSpace, scores: Floats, text: Query, near: Floats) -> Judgement:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -129,12 +130,19 @@ def answer(
     baselines: Mapping[int, Baselines],
     queries: list[States],
     took_ms: dict[str, float],
+    shifts: Sequence[NDArray[np.float64]] = (),
 ) -> dict[str, Any]:
-    """The JSON of `POST /retrieve/`: one result per query."""
+    """The JSON of `POST /retrieve/`: one result per query.
+
+    Args:
+        shifts: for each query, what the samples of the experts add to their scores (n,), where they count.
+    """
     router: ModuleRouter = request.method.run(request.params)
     experts = [Expert(one.vectors, baselines.get(one.revision)) for one in found]
     facts = describe(one.revision for one in found) if request.explain else {}
-    results = [_result(request, router, found, router.rank(states, experts), facts) for states in queries]
+    rankings = [router.rank(states, experts) for states in queries]
+    told = zip_longest(rankings, shifts)
+    results = [_result(request, router, found, ranking, shift, facts) for ranking, shift in told]
     return {
         "router": request.method.name,
         "space": f"hidden states of {request.base_model}",
@@ -149,9 +157,10 @@ def _result(
     router: ModuleRouter,
     found: list[Candidate],
     ranking: Ranking,
+    shift: NDArray[np.float64] | None,
     facts: dict[int, dict[str, Any]],
 ) -> dict[str, Any]:
-    scores = np.round(ranking.scores, DECIMALS)
+    scores = np.round(ranking.scores if shift is None else ranking.scores + shift, DECIMALS)
     best, weights = matched(router, scores, [one.adapter for one in found], request.k)
     if not best:
         return {"abstained": True, "reason": "below_threshold" if found else "no_experts", "matches": []}
@@ -162,7 +171,9 @@ def _result(
         match = {"adapter": expert.adapter, "revision": expert.commit, "base_model": expert.base_model}
         match |= {"score": float(scores[place]), "weight": weight}
         if request.explain:
-            evidence = {"samples": [], "layers": _layers(layers, means[:, place])}
+            evidence: dict[str, Any] = {"samples": [], "layers": _layers(layers, means[:, place])}
+            if shift is not None:
+                evidence["samples_shift"] = round(float(shift[place]), DECIMALS)
             match |= facts.get(expert.revision, {}) | {"evidence": evidence}
         matches.append(match)
     told = {"evidence": {"picks": _picks(layers, means, found)}} if request.explain else {}

@@ -26,6 +26,11 @@ LEAST_DEVIATION = 1e-4  # of a response, which is in [0, 1]: less cannot be told
 # What the spread of an expert is shrunk towards, in quadrature. Without any, experts with fewer modules lose; with much
 # more, those whose modules go up and down together win.
 PRIOR_SPREAD = 0.5
+# What a nat of what samples say is worth, in standard deviations: with it softmax(score / SAMPLES_UNIT) is as likely as
+# can be on the lines of docs/benchmarks.md, with their instruction and without.
+SAMPLES_UNIT = 0.2
+# Samples are never believed beyond all doubt, so that they cannot bury what the weights say.
+LEAST_DOUBT = 0.001
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,14 @@ class ArrowGlobalParams:
 
     temperature: float = param(0.5, "softmax temperature of the weights, in standard deviations", above=0)
     min_score: float | None = param(None, "standard deviations below which an expert is no match")
+    with_samples: bool = param(True, "whether samples count, too, where experts have some and texts are sent")
 
 
 @MODULE_ROUTERS.register(
     "arrow_global",
     params=ArrowGlobalParams,
     title="Arrow, global",
-    summary="Ranks experts by their weights alone: how much more their Arrow vectors respond than to generic texts.",
+    summary="Ranks experts by how much more their Arrow vectors respond than to generic texts; samples count, too.",
     source="ours, on the vectors of Arrow, arXiv:2405.11157",
     needs=("base_model",),
     prototype="arrow",
@@ -52,7 +58,10 @@ class ArrowGlobal(ModuleRouter):
     """Score = mean over an expert's modules of z, divided by √(s² + 0.5²).
 
     z = (mean over tokens of |v·x|/|x|, less its mean μ on generic texts)/σ; s is what the mean z varies by on them.
+    With `with_samples`, `by_samples` comes on top where the texts are known.
     """
+
+    params: ArrowGlobalParams
 
     needs_baselines = True
 
@@ -67,6 +76,22 @@ class ArrowGlobal(ModuleRouter):
                 means, scales = np.array([_figures(experts[i].baselines, path) for i in known]).T
                 parts[row, known] = (responses - means) / scales
         return Ranking.of(paths, parts)
+
+
+def by_samples(posterior: NDArray[np.floating], fits: float) -> NDArray[np.float64]:
+    """Return what is added to the scores of n experts for what samples say of a query, (n,).
+
+    SAMPLES_UNIT · log(n·p) with p = (1 − d)·posterior + d/n and the doubt d = 1 − fits, but at least LEAST_DOUBT: two
+    independent witnesses multiply, and where samples are no witness, nothing is added.
+
+    Args:
+        posterior: (n,), probability of each expert by the samples, if the right one is among those that have some: 0
+            where there are none; sums to 1.
+        fits: probability that it is among them, in [0, 1].
+    """
+    n = len(posterior)
+    doubt = max(1 - fits, LEAST_DOUBT)
+    return SAMPLES_UNIT * np.log((1 - doubt) * n * posterior.astype(np.float64) + doubt)
 
 
 def response(x: NDArray[np.floating], v: Floats) -> NDArray[np.float64]:

@@ -119,6 +119,9 @@ EVIDENCE = inline_serializer(
             required=False,
             help_text="of routers that look inside: what each layer says of the expert",
         ),
+        "samples_shift": serializers.FloatField(
+            required=False, help_text="of arrow_global: what samples add to the score, or take from it"
+        ),
         "loss_without": serializers.FloatField(
             required=False, help_text="of lorahub: the loss of the answers with all that was found but this expert"
         ),
@@ -225,7 +228,7 @@ RETRIEVE_ANSWER = inline_serializer(
             {"code": serializers.CharField(), "message": serializers.CharField()},
             many=True,
             required=False,
-            help_text="of routers that run experts: what speaks against the scores",
+            help_text="of routers that run the base: what speaks against the scores",
         ),
         "skipped": serializers.ListField(
             child=serializers.JSONField(),

@@ -60,8 +60,9 @@ function tickOf(match, { ticked, onTick }) {
 const count = (number) => `${number} outcome${number === 1 ? "" : "s"}`;
 
 // What is known of an expert from how it did before, and what is said about it, where the router tells.
-function known({ evidence: { predicted, outcomes, description, loss_without: without, log_likelihood: likelihood, entropy } = {} }) {
+function known({ evidence: { predicted, outcomes, description, samples_shift: bySamples, loss_without: without, log_likelihood: likelihood, entropy } = {} }) {
   const parts = [];
+  if (bySamples) parts.push(`What samples say shifts its score by ${bySamples > 0 ? "+" : ""}${shown(bySamples)}.`);
   if (without !== undefined) parts.push(`Without it the loss would be ${shown(without)}.`);
   if (likelihood !== undefined) parts.push(`log p of a text, in the mean: ${shown(likelihood)}.`);
   if (entropy !== undefined) parts.push(`Entropy of what follows a token, in the mean: ${shown(entropy)}.`);

@@ -16,8 +16,9 @@ from lora.module_routers.arrow_global import baselines
 from lora.runtime.loading import load_running_base
 from lora.runtime.states import module_states
 from registry.base_models import register_base_model
+from registry.errors import NotReady
 from registry.models import Job, JobLog
-from retrieval import hidden_states, module_routing
+from retrieval import hidden_states, hybrid_search, module_routing
 from retrieval.baselines import KIND, read_baselines
 from retrieval.models import Prototype
 from retrieval.module_routing import layer_means
@@ -53,11 +54,12 @@ def with_base(db, base_folder, settings, tmp_path):
 def add(tmp_path):
     """A function that makes an expert of the tiny base ready."""
 
-    def make(who, name, seed=0, modules=MODULES, rank=2, gates=None, **fields):
+    def make(who, name, seed=0, modules=MODULES, rank=2, gates=None, samples=SAMPLES, **fields):
         folder = write_adapter_files(
             tmp_path / name, modules, rank=rank, seed=seed, config_overrides={"base_model_name_or_path": BASE}
         )
-        files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"samples.jsonl": SAMPLES}
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        files |= {"samples.jsonl": samples} if samples else {}
         files |= {"gates.safetensors": gates} if gates else {}
         return who.ready(f"{who.username}/{name}", files, **({"license": "mit"} | fields))
 
@@ -143,6 +145,42 @@ def test_scores_are_those_of_the_formula(experts, ada, base):
             z.append((response - known.modules[path][0]) / known.modules[path][1])
         # The generic texts are kept in half precision.
         assert score == pytest.approx(np.mean(z) / np.hypot(known.spread, 0.5), abs=0.02)
+
+
+def test_samples_count_where_experts_have_some(with_base, ada, add, base):
+    add(ada, "greek", 1, samples=b'{"input": "alpha beta gamma"}\n{"input": "delta alpha"}\n')
+    add(
+        ada,
+        "french",
+        2,
+        samples=b'{"input": "Quelle est la capitale du Chili ?"}\n{"input": "Quelle heure est-il ?"}\n',
+    )
+    add(ada, "silent", 3, samples=None)
+    asked = {"text": "Quelle est la capitale ?", "explain": True}
+    plain = result_of(ada, **asked, params={"with_samples": False})
+    assert all("samples_shift" not in match["evidence"] for match in plain["results"][0]["matches"])
+    result = result_of(ada, **asked)
+    assert result["warnings"] == []
+    shifts = {match["adapter"]: match["evidence"]["samples_shift"] for match in result["results"][0]["matches"]}
+    assert shifts["ada/french"] > 0.1 > 0 > shifts["ada/greek"]
+    assert shifts["ada/silent"] == pytest.approx(shifts["ada/greek"], abs=0.05)
+    before = dict(ranked(plain))
+    for name, score in ranked(result):
+        assert score == pytest.approx(before[name] + shifts[name], abs=1e-5)
+    states = module_states(base, asked["text"], PATHS)
+    assert dict(ranked(send(ada, states).json())) == pytest.approx(before, abs=2e-5)
+
+
+def test_without_an_encoder_it_says_that_samples_did_not_count(experts, ada, monkeypatch):
+    plain = ranked(result_of(ada, params={"with_samples": False}))
+
+    def gone(space_id):
+        raise NotReady("The encoder is not there.")
+
+    monkeypatch.setattr(hybrid_search, "encoder_of", gone)
+    result = result_of(ada)
+    assert [warning["code"] for warning in result["warnings"]] == ["without_samples"]
+    assert ranked(result) == plain
 
 
 def test_texts_and_examples_give_one_result_each_or_together(experts, ada, base):

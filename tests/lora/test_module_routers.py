@@ -11,9 +11,10 @@ from peft.tuners.lora.config import ArrowConfig
 
 from lora.errors import InvalidParams
 from lora.module_routers import MODULE_ROUTERS, Expert, Floats, Ranking
-from lora.module_routers.arrow_global import baselines
+from lora.module_routers.arrow_global import LEAST_DOUBT, SAMPLES_UNIT, baselines, by_samples
 from lora.prototypes.arrow import arrow
 from lora.prototypes.spectral import spectral
+from lora.scores import softmax
 
 NAMES = MODULE_ROUTERS.names()
 PATHS = ("layers.0.q", "layers.1.q")
@@ -185,6 +186,24 @@ def test_arrow_global_knows_no_rivals_and_no_lengths() -> None:
     longer = {path: x * np.linspace(1, 50, len(x), dtype=np.float32)[:, None] for path, x in states.items()}
     for given in (states, longer):
         assert router("arrow_global").rank(given, pool).scores == pytest.approx(alone, rel=1e-5)
+
+
+def test_samples_are_a_second_witness_that_may_be_silent() -> None:
+    posterior = np.array([0.9, 0.1, 0.0, 0.0])
+    scores = np.array([0.1, 0.4, 0.3, 0.2])
+    weights = softmax(scores, SAMPLES_UNIT)
+    believed = 0.5 * posterior + 0.5 / 4
+    together = weights * believed / (weights * believed).sum()
+    assert softmax(scores + by_samples(posterior, 0.5), SAMPLES_UNIT) == pytest.approx(together, rel=1e-5)
+    assert by_samples(posterior, 0.0) == pytest.approx(np.zeros(4))
+    assert by_samples(np.zeros(4), 0.0) == pytest.approx(np.zeros(4))
+    assert by_samples(np.full(4, 0.25), 1.0) == pytest.approx(np.zeros(4))
+
+
+def test_samples_cannot_bury_what_weights_say() -> None:
+    certain = by_samples(np.array([1.0, 0.0]), 1.0)
+    assert np.isfinite(certain).all()
+    assert certain[1] == pytest.approx(SAMPLES_UNIT * np.log(LEAST_DOUBT))
 
 
 def test_arrow_vectors_of_files_are_what_is_compared() -> None:

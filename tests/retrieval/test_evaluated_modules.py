@@ -1,13 +1,17 @@
 """Suites put to the routers that look inside: every figure is what the router says of that query and expert."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from lora.evaluation import Asked, Pool
+from lora.generic_texts import GENERIC_TEXTS
+from lora.hybrid.abstention import Judgement
 from lora.module_routers import MODULE_ROUTERS, Expert
+from lora.module_routers.arrow_global import baselines, by_samples
 from lora.prototypes.activations import activations
 from lora.prototypes.arrow import arrow_file
 from lora.runtime.states import module_states
@@ -18,6 +22,15 @@ from retrieval.evaluations import Prepared, Setting, retrieval_results
 from tests.lora.runtime.tiny_language_model import opened, running_base, samples, write_inputs
 
 ROUTERS = ("arrow", "arrow_global", "activation", "phatgoose", "spectr")
+
+
+class Fitted:
+    """A pool whose samples are for the first expert, by even odds."""
+
+    space = SimpleNamespace(posterior=lambda row: row)
+
+    def scores(self, texts):
+        return np.tile([1.0, 0.0], (len(texts), 1)), [Judgement(fits=0.5, familiar=1.0)] * len(texts)
 
 
 @pytest.fixture
@@ -37,7 +50,9 @@ def prepared(tmp_path: Path) -> tuple[Prepared, list]:
     suite = Suite("tiny", "0", tasks)
     setting = Setting(ROUTERS, samples=3, queries=None, space="none")
     asked = {"as_given": Asked(np.array([0, 0, 1, 1]), rows, texts)}
-    return Prepared(suite, setting, lambda _: rows, pool, tuple(task.queries for task in tasks), asked, 0.0), files
+    found = Prepared(suite, setting, lambda _: rows, pool, tuple(task.queries for task in tasks), asked, 0.0)
+    found.__dict__["fitted"] = Fitted()
+    return found, files
 
 
 def test_every_router_says_of_every_query_what_it_says_of_one(prepared) -> None:
@@ -56,6 +71,21 @@ def test_every_router_says_of_every_query_what_it_says_of_one(prepared) -> None:
     # Gates with the numbers of Arrow vectors are compared in another way.
     differ = [suite.said[name, "as_given"].found.scores for name in ROUTERS]
     assert all(not np.allclose(one, two) for i, one in enumerate(differ) for two in differ[:i])
+
+
+def test_samples_count_as_they_do_in_a_request(prepared) -> None:
+    suite, files = prepared
+    base = running_base()
+    ask_inside(suite, files, base, lambda _: None)
+    vectors = [{path: v.numpy() for path, v in arrow_file(file.path, file.layout)[0].items()} for file in files]
+    paths = sorted({path for one in vectors for path in one})
+    background = [module_states(base, text, paths) for text in GENERIC_TEXTS]
+    experts = [Expert(one, baselines(background, one)) for one in vectors]
+    router = MODULE_ROUTERS.get("arrow_global").run(MODULE_ROUTERS.parse("arrow_global", {}))
+    for row, text in enumerate(suite.asked["as_given"].texts):
+        by_weights = router.rank(module_states(base, text, paths), experts).scores
+        expected = by_weights + by_samples(np.array([1.0, 0.0]), 0.5)
+        assert suite.said["arrow_global", "as_given"].found.scores[row] == pytest.approx(expected, abs=1e-6)
 
 
 def test_they_have_lines_of_their_own(prepared) -> None:

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora.examples import Example
 from lora.module_routers import Baselines, States
+from lora.module_routers.arrow_global import by_samples
 from lora.prototypes.fisher import fisher
 from lora.runtime.probe import RunningBase
 from lora.runtime.states import module_states
 from registry import jobs
-from registry.errors import Conflict
+from registry.errors import Conflict, NotReady
 from retrieval.baselines import read_baselines, store_baselines
+from retrieval.hybrid_search import beliefs
 from retrieval.module_request import ModuleRequest, parse_module_request
 from retrieval.module_routing import Candidate, answer, candidates
 from workers.backgrounds import background
@@ -52,9 +55,25 @@ def _route(work: Work, request: ModuleRequest) -> dict[str, Any]:
         read = _embedded if request.reads_labels else _read
         states.append(read(base, query, paths))
     encoded = time.perf_counter()
-    result = answer(request, found, baselines, states, {})
+    shifts, warnings = _by_samples(work, request, found)
+    result = answer(request, found, baselines, states, {}, shifts)
     took = {"encode": encoded - started, "search": time.perf_counter() - encoded}
-    return result | {"took_ms": {name: round(seconds * 1000, 3) for name, seconds in took.items()}}
+    told = {"took_ms": {name: round(seconds * 1000, 3) for name, seconds in took.items()}, "warnings": warnings}
+    return result | told
+
+
+def _by_samples(
+    work: Work, request: ModuleRequest, found: list[Candidate]
+) -> tuple[list[NDArray[np.float64]], list[dict[str, str]]]:
+    """What samples add to the scores for each query, where the router asks them; and why they cannot be asked."""
+    if not getattr(request.params, "with_samples", False):
+        return [], []
+    try:
+        believed = beliefs([one.revision for one in found], work.job.private["queries"])
+    except NotReady as error:
+        work.log(f"Samples do not count: {error.message}")
+        return [], [{"code": "without_samples", "message": f"Samples did not count here: {error.message}"}]
+    return [by_samples(posterior, fits) for posterior, fits in believed], []
 
 
 def _embedded(base: RunningBase, examples: list[dict[str, str]], paths: list[str]) -> States:
