@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lora.hybrid.abstention import DEPTH, Judgement
 from lora.hybrid.default import load_default
-from lora.hybrid.shortlist import Head, products
+from lora.hybrid.shortlist import Head, length, products
 from lora.hybrid.space import HybridSpace, Query, encoded
 from lora.hybrid.wrappers import spans
 from registry.errors import NotReady
@@ -27,8 +27,7 @@ Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# So many experts are compared by all their numbers: those that a few of them say are the likeliest.
-LISTED = 512
+# So many more than were asked for are compared once more, in double precision.
 SPARE = 32
 
 # Experts with their vectors, places of some of them, and what rows of the pool these are.
@@ -179,7 +178,7 @@ def _scores(space: HybridSpace, text: Query, near: Floats) -> Floats:
 def _shortlist(space: HybridSpace, part: Part, query: HybridQuery, k: int) -> tuple[Rows, Ints]:
     """The vectors, and the rows of the pool, of the experts of a block that may be among the k likeliest."""
     block, places, rows = part
-    count = max(LISTED, 4 * k)
+    count = max(length(len(places)), 4 * k)
     if len(places) > count:
         # By whole texts: their cuts count once few experts are left.
         wholes = np.stack([text.rows[0] for text in query.parts])

@@ -33,6 +33,7 @@ FORMATS = 9 + len(SIGNS) + len(LAST) + 3
 _PRIME = np.uint64(0x100000001B3)
 # An edge token has three words at most.
 _POWERS = np.concatenate([np.ones(1, np.uint64), np.cumprod(np.full(3 * MAX_CHARS + 8, _PRIME))])
+_SIGN_POINTS = np.array([ord(sign) for sign in SIGNS])
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -107,7 +108,7 @@ def format_numbers(text: str) -> Floats:
             *shares,
             size / count,
             len(set(words)) / count,
-            *np.log1p(ascii_counts[[ord(sign) for sign in SIGNS]]),
+            *np.log1p(ascii_counts[_SIGN_POINTS]),
             *(float(last == sign) for sign in LAST),
             float(first.isupper()),
             float(first.isdigit()),
@@ -168,12 +169,16 @@ class Inverse:
 
 
 def project(counts: Counts, idf: NDArray[np.float32], width: int) -> Floats:
-    """Return the tf-idf vector of a text at length 1, then summed with signs into `width` buckets, (width,)."""
+    """Return the tf-idf vector of a text at length 1, then summed with signs into `width` buckets, (width,).
+
+    Args:
+        width: a power of two.
+    """
     values = (1 + np.log(counts.times)) * idf[counts.ids]
     length = float(np.linalg.norm(values))
     places = _mixed(counts.ids + np.uint64(1))
     signs = 1.0 - 2.0 * (places >> np.uint64(63)).astype(np.float64)
-    summed = np.bincount((places % np.uint64(width)).astype(np.int64), signs * values, minlength=width)
+    summed = np.bincount((places & np.uint64(width - 1)).astype(np.int64), signs * values, minlength=width)
     projected: Floats = summed / (length or 1.0)
     return projected
 

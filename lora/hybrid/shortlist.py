@@ -11,6 +11,9 @@ Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 WIDTH = 128
+# So many experts are listed at least, and this part of a large pool, which has more that are hard to tell apart.
+LISTED = 320
+LISTED_PART = 0.02
 # The directions are those of as many rows, evenly spaced.
 FITTED_ROWS = 768
 # So many rows stay in a core's cache while all spans of a query are compared with them.
@@ -45,6 +48,11 @@ class Head:
         """Return about what the inner products of query rows (spans, d + 1) with the experts' are, (spans, n)."""
         found: Singles = (self.rows @ (queries[:, :-1] @ self.basis).T + self.offsets[:, None]).T
         return found
+
+
+def length(experts: int) -> int:
+    """Return how many of a pool's experts a short list has."""
+    return max(LISTED, round(LISTED_PART * experts))
 
 
 def products(experts: Singles, places: Ints, queries: Singles) -> Singles:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -48,28 +49,30 @@ class Surface:
 
     def rows(self, texts: Sequence[str]) -> Singles:
         """Return the surface channels of n texts, (n, CHARS + EDGES + FORMATS), weighted."""
-        return self.described(texts)[0]
+        return self.described(texts, judged=0)[0]
 
-    def described(self, texts: Sequence[str], seen: int = 0) -> tuple[Singles, Floats]:
-        """Return the rows of n texts, and their novelty, (n, NOVELTIES).
+    def described(self, texts: Sequence[str], seen: int = 0, judged: int | None = None) -> tuple[Singles, Floats]:
+        """Return the rows of n texts, and the novelty of the first m of them, (m, NOVELTIES).
 
         Args:
             seen: how often the fit counted each of the texts itself: 0 or 1.
+            judged: m; all unless it is given.
         Returns: novelty is the share of the idf of a text's character n-grams, and of its edge tokens, that is in
             those that no other text had when the space was fitted, and how rare its characters' pairs and triples were.
         """
         rows = np.empty((len(texts), CHARS + EDGES + FORMATS), np.float32)
-        novelty = np.empty((len(texts), NOVELTIES))
+        novelty = np.empty((len(texts[:judged]), NOVELTIES))
         idf, edge_idf = self._tables
-        for row, new, text in zip(rows, novelty, map(Described.of, texts), strict=True):
+        for row, new, text in zip_longest(rows, novelty, map(Described.of, texts)):
             row[:CHARS] = WEIGHTS[1] * project(text.chars, idf, CHARS)
             row[CHARS : CHARS + EDGES] = WEIGHTS[2] * project(text.edges, edge_idf, EDGES)
             row[CHARS + EDGES :] = WEIGHTS[3] * np.clip((text.numbers - self.mean) / self.spread, -CLIP, CLIP)
-            new[:] = (
-                self.chars.unseen(idf[text.chars.ids], seen),
-                self.edges.unseen(edge_idf[text.edges.ids], seen),
-                *(self.chars.rarity(idf[ids], seen) for ids in text.grams[1:3]),
-            )
+            if new is not None:
+                new[:] = (
+                    self.chars.unseen(idf[text.chars.ids], seen),
+                    self.edges.unseen(edge_idf[text.edges.ids], seen),
+                    *(self.chars.rarity(idf[ids], seen) for ids in text.grams[1:3]),
+                )
         return rows, novelty
 
 
@@ -139,13 +142,13 @@ class HybridSpace:
             texts: n >= 1 texts, unwrapped (`wrappers.unwrap` or `wrappers.spans`).
         Raises: LoraError: the rows are no unit vectors of this encoder, or there is not one for each text.
         """
-        return self._placed(embeddings, texts)[0]
+        return self._placed(embeddings, texts, judged=0)[0]
 
-    def _placed(self, embeddings: Singles, texts: Sequence[str]) -> tuple[Floats, Floats]:
+    def _placed(self, embeddings: Singles, texts: Sequence[str], judged: int) -> tuple[Floats, Floats]:
         check_rows(embeddings)
         if embeddings.shape != (len(texts), self.dim):
             raise LoraError(f"{len(texts)} texts need embeddings ({len(texts)}, {self.dim}), not {embeddings.shape}.")
-        rows, novelty = self.surface.described(texts)
+        rows, novelty = self.surface.described(texts, judged=judged)
         return self.whitening.apply(joint(embeddings, rows) - self.centre), novelty
 
     def expert_row(self, embeddings: Singles, texts: Sequence[str]) -> Singles:
@@ -155,7 +158,7 @@ class HybridSpace:
 
     def query(self, embeddings: Singles, texts: Sequence[str]) -> Query:
         """Return a text as its spans, the whole first, are in the space; as `whitened`."""
-        z, novelty = self._placed(embeddings, texts)
+        z, novelty = self._placed(embeddings, texts, judged=1)
         return Query(np.hstack([z, np.ones((len(z), 1))]).astype(np.float32), novelty[0])
 
     def combine(self, query: Query, products: Floats) -> Floats:

@@ -244,6 +244,10 @@ def test_head_of_few_directions_lists_the_best(monkeypatch: pytest.MonkeyPatch) 
     assert np.mean([np.isin(wanted, found).mean() for wanted, found in zip(best, listed, strict=True)]) > 0.99
 
 
+def test_short_lists_grow_with_the_pool() -> None:
+    assert [shortlist.length(experts) for experts in (1, 10_000, 100_000)] == [320, 320, 2000]
+
+
 def test_no_expert_bends_the_space() -> None:
     loud = Labelled(["!!! ### ???"] * 5000, embed(["a"] * 5000), np.zeros(5000, np.int64))
     capped = loud.capped()

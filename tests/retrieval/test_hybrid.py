@@ -9,6 +9,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command
 from safetensors.numpy import load
 
+from lora.hybrid import shortlist
 from lora.hybrid.background import load_background, load_far
 from lora.hybrid.wrappers import unwrap
 from registry.errors import NotReady
@@ -260,7 +261,7 @@ def test_short_lists_change_no_score(experts, fitted, monkeypatch):
         )
     one = ANY | {"k": 1}
     [best] = retrieve(NOBODY, one)["results"][0]["matches"]
-    monkeypatch.setattr(hybrid_search, "LISTED", 1)
+    monkeypatch.setattr(shortlist, "LISTED", 1)
     [listed] = retrieve(NOBODY, one)["results"][0]["matches"]
     assert (listed["adapter"], listed["score"]) == (best["adapter"], best["score"]) == ("ada/capitals", listed["score"])
 
