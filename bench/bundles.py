@@ -32,6 +32,7 @@ from lora.folder import find_adapter
 from lora.generic_texts import GENERIC_TEXTS
 from lora.layout import read_layout
 from lora.module_routers.arrow_global import baselines
+from lora.prototypes.activations import activations
 from lora.prototypes.arrow import arrow_file
 from lora.prototypes.spectral import spectral_file
 from lora.recipe import MergeInput
@@ -52,6 +53,7 @@ ROUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "arrow_calibrated_top_1": ("arrow", {"calibrated": True, "top_k": 1}),
     "arrow_global": ("arrow_global", {}),
     "spectr": ("spectr", {}),
+    "activation": ("activation", {}),
     "phatgoose": ("phatgoose", {}),
 }
 SUBJECTS = ("base", "uniform", *ROUTED, "own_expert")
@@ -80,6 +82,9 @@ def bundle_of(root: Path, base: RunningBase, name: str) -> Bundle:
         known, vectors = None, root / f"{folder.name}-{router}.safetensors"
         if router == "phatgoose":
             vectors = folder / "gates.safetensors"
+        elif router == "activation":
+            means = activations(base, sorted(item.layout.modules), read_examples(folder / "samples.jsonl"))
+            save_file({path: torch.from_numpy(mean) for path, mean in means.items()}, vectors)
         elif router == "spectr":
             save_file(spectral_file(item.weights_path, item.layout), vectors)
         else:
@@ -97,12 +102,13 @@ def bundle_of(root: Path, base: RunningBase, name: str) -> Bundle:
     return Bundle.load(target)
 
 
+def read_examples(path: Path) -> list[Example]:
+    return [Example.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+
+
 def questions(lines: int, folders: list[Path]) -> dict[str, list[list[Example]]]:
     """By form and task: the first test lines, and the same below the solved line of the next task."""
-    tasks = [
-        [Example.from_json(json.loads(line)) for line in (folder / "test.jsonl").read_text().splitlines()[: lines + 1]]
-        for folder in folders
-    ]
+    tasks = [read_examples(folder / "test.jsonl")[: lines + 1] for folder in folders]
     after = []
     for i, task in enumerate(tasks):
         other = tasks[(i + 1) % len(tasks)][-1]

@@ -19,9 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.bundles import FORMS, experts, measured, questions
+from bench.bundles import FORMS, experts, measured, questions, read_examples
 from examples.smollm2 import load_base
-from lora.examples import Example
 from lora.losses import ends
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.composed import Composition
@@ -49,10 +48,7 @@ def main() -> None:
     parser.add_argument("--experts", nargs="+", default=FOUR)
     options = parser.parse_args()
     chosen = [(folder, item) for folder, item in experts() if folder.name in options.experts]
-    samples = [
-        [Example.from_json(json.loads(line)) for line in (folder / "samples.jsonl").read_text().splitlines()]
-        for folder, _ in chosen
-    ]
+    samples = [read_examples(folder / "samples.jsonl") for folder, _ in chosen]
     with ExitStack() as stack:
         files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for _, item in chosen]
         started = time.process_time()
