@@ -16,11 +16,10 @@ from examples.smollm2 import GGUF, gguf_folder
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.loading import load_running_base
 from lora.runtime.probe import Probe, RunningBase
-from lora.trial_routers import TRIAL_ROUTERS, Tried
+from lora.trial_routers import TRIAL_ROUTERS, Tried, trial_entries
 from lora.weights import AdapterFile
 
 POOL = 40  # test lines that are drawn from
-ASKED = (("what_the_weight", {"score": "prior"}), ("what_the_weight", {"score": "entropy"}), ("lorahub", {}))
 
 
 def ranked(base: RunningBase, name: str, params: dict[str, object], lines: int, draws: int) -> None:
@@ -54,5 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("--draws", type=int, default=3)
     given = parser.parse_args()
     running = load_running_base(gguf_folder(), gguf=GGUF)
-    for name, params in ASKED:
+    for name, params in trial_entries().values():
         ranked(running, name, params, given.lines, given.draws)

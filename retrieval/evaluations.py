@@ -19,6 +19,7 @@ from lora.outcome_suite import OutcomeSuite
 from lora.prototypes.description import description_text
 from lora.routers import ROUTERS
 from lora.suite import Suite, Task
+from lora.trial_routers import TRIAL_ROUTERS, trial_entries
 from retrieval.encoders import Encoder, Rows
 from retrieval.hybrid import encoded_texts
 from retrieval.models import Evaluation
@@ -149,15 +150,18 @@ def retrieval_results(prepared: Prepared) -> Iterator[Result]:
 
 
 def params_of(router: str) -> dict[str, Any]:
-    """The parameters a router is evaluated with: its defaults, but it has to answer."""
+    """The parameters a router is evaluated with: its defaults, but it has to answer; or those that make it try."""
+    if tries(router):
+        return trial_entries()[router][1]
     return {"abstain": False} if _is_hybrid(router) else {}
 
 
 def router_of(prepared: Prepared, name: str) -> Any:
     """The router, made as for a request."""
-    catalogue = MODULE_ROUTERS if looks_inside(name) else ROUTERS
-    params = catalogue.parse(name, params_of(name))
-    made = catalogue.get(name).run
+    catalogue = TRIAL_ROUTERS if tries(name) else MODULE_ROUTERS if looks_inside(name) else ROUTERS
+    method = trial_entries()[name][0] if tries(name) else name
+    params = catalogue.parse(method, params_of(name))
+    made = catalogue.get(method).run
     return made(params, prepared.fitted.space.temperature) if _is_hybrid(name) else made(params)
 
 
@@ -166,8 +170,13 @@ def looks_inside(router: str) -> bool:
     return router in MODULE_ROUTERS.names()
 
 
+def tries(router: str) -> bool:
+    """Whether it ranks by running the experts on a query."""
+    return router in trial_entries()
+
+
 def said_by(prepared: Prepared, name: str, variant: str) -> Said:
-    """What a router says of the queries; remembered. Those that look inside have to have been asked before."""
+    """What a router says of the queries; remembered. Those that run the base have to have been asked before."""
     if (name, variant) not in prepared.said:
         asked = prepared.asked[variant]
         router = router_of(prepared, name)  # before the clock starts: it may have to be fitted
@@ -182,7 +191,7 @@ def said_by(prepared: Prepared, name: str, variant: str) -> Said:
 
 
 def _is_hybrid(router: str) -> bool:
-    return not looks_inside(router) and bool(ROUTERS.get(router).traits["prototype"] == HYBRID)
+    return router in ROUTERS.names() and bool(ROUTERS.get(router).traits["prototype"] == HYBRID)
 
 
 def store(suite: Suite | OutcomeSuite, results: Sequence[Result]) -> None:

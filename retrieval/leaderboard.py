@@ -9,6 +9,7 @@ from typing import Any
 from lora.evaluation import DEPTHS
 from lora.module_routers import MODULE_ROUTERS
 from lora.routers import ROUTERS
+from lora.trial_routers import TRIAL_ROUTERS, trial_entries
 from registry.views.modules import FORMULA
 from retrieval.evaluation_tables import FORMS, PICKED
 from retrieval.evaluations import VARIANTS
@@ -75,6 +76,9 @@ def _kind(row: Evaluation) -> str:
 def _title(row: Evaluation) -> str:
     if row.is_reference:
         return REFERENCES.get(row.subject, row.subject)
+    if row.subject in trial_entries():
+        method, params = trial_entries()[row.subject]
+        return ", ".join([TRIAL_ROUTERS.get(method).title, *params.values()])
     known = next((routers for routers in (ROUTERS, MODULE_ROUTERS) if row.subject in routers.names()), None)
     return known.get(row.subject).title if known else row.subject
 

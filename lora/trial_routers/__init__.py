@@ -82,6 +82,16 @@ class TrialRouter(ABC):
 TRIAL_ROUTERS = Catalogue("router", __name__, unknown=UnknownRouter)
 
 
+def trial_entries() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return each of these, by a name of its own, as (router, params): `what_the_weight:prior` beside `lorahub`."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name in TRIAL_ROUTERS.names():
+        only = TRIAL_ROUTERS.get(name).traits["only"]
+        found |= {f"{name}:{value}": (name, {key: value}) for key, values in only.items() for value in values}
+        found |= {} if only else {name: (name, {})}
+    return found
+
+
 def is_tried(name: Any, params: Any) -> bool:
     """Return whether a request that names a router with these parameters is for one of these."""
     if name not in TRIAL_ROUTERS.names():

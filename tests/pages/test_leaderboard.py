@@ -63,6 +63,14 @@ def test_routers_come_best_first_with_intervals_and_a_caution(client: Client) ->
     assert html.index(">hard<") < html.index(">easy<")
 
 
+def test_routers_that_are_made_to_run_experts_say_by_what(client: Client) -> None:
+    keep("what_the_weight:prior", 0.2, params={"score": "prior"})
+    keep("lorahub", 0.1)
+    page = client.get("/leaderboard/").content.decode()
+    assert "What the Weight?, by running the experts, prior" in page
+    assert "LoraHub" in page
+
+
 def test_answers_stand_below_what_is_found_with_their_references(client: Client) -> None:
     keep_answers("lora_retriever", 0.8)
     keep_answers("own_expert", 0.9, is_reference=True)

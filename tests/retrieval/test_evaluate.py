@@ -94,6 +94,8 @@ def test_it_can_leave_the_leaderboard_alone(suite: Path) -> None:
 def test_what_is_wrong_is_told_and_nothing_is_kept(suite: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"Known: .*lora_retriever"):
         evaluate(suite, "--routers", "lora_retreiver")
+    with pytest.raises(CommandError, match="lorahub runs the experts on the base model: name that by --base-model"):
+        evaluate(suite, "--routers", "lorahub")
     with pytest.raises(CommandError, match="there is no such folder"):
         evaluate(tmp_path / "nowhere")
     with pytest.raises(CommandError, match="not a whole number"):

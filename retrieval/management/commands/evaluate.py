@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lora.evaluation import text_routers
 from lora.module_routers import MODULE_ROUTERS
 from lora.outcome_suite import OutcomeSuite, read_outcomes
 from lora.suite import Suite, read_suite
+from lora.trial_routers import trial_entries
 from registry.errors import AppError
 from registry.gates import GATES
 from retrieval.encoders import current_encoder
@@ -20,6 +21,7 @@ from retrieval.evaluated_answers import answer_results, load_base, opened
 from retrieval.evaluated_compositions import composition_results, named_compositions, runs_here
 from retrieval.evaluated_modules import ask_inside, inside_routers
 from retrieval.evaluated_outcomes import outcome_results, outcome_routers, told_setting
+from retrieval.evaluated_trials import ask_trials
 from retrieval.evaluation_tables import tables
 from retrieval.evaluations import Prepared, Result, Setting, prepare, retrieval_results, store
 from retrieval.models import Composition
@@ -85,7 +87,8 @@ class Command(BaseCommand):
         suite = read_suite(options["suite"])
         encoder = current_encoder()
         known = text_routers(described=suite.is_described) + (inside_routers(suite) if options["base_model"] else [])
-        routers = _routers(options["routers"], known)
+        tried = list(trial_entries()) if options["base_model"] else []
+        routers = _routers(options["routers"], known, tried)
         runnable, kept = _compositions(options["compositions"], options["base_model"])
         setting = Setting(routers, options["samples"] or SAMPLES, options["queries"], encoder.space_id)
         queries = sum(len(task.queries[: setting.queries]) for task in suite.tasks)
@@ -125,6 +128,7 @@ class Command(BaseCommand):
         with opened(prepared.suite) as files:
             base = load_base(base_model)
             ask_inside(prepared, files, base, self._say)
+            ask_trials(prepared, files, base, self._say)
             yield from retrieval_results(prepared)
             yield from answer_results(prepared, files, base, base_model, lines, self._say)
         yield from composition_results(prepared, compositions, base, base_model, lines, self._say)
@@ -141,13 +145,20 @@ def _compositions(names: list[str], base_model: str | None) -> tuple[list[Compos
     return [row for row in rows if runs_here(row)], [row for row in rows if not runs_here(row)]
 
 
-def _routers(wanted: list[str] | None, known: list[str]) -> tuple[str, ...]:
+def _routers(wanted: list[str] | None, known: list[str], named: Sequence[str] = ()) -> tuple[str, ...]:
+    """The routers that are put to a suite: those wanted, or all but those that have to be named.
+
+    Raises: CommandError.
+    """
     for name in wanted or []:
+        if name in trial_entries() and name not in named:
+            raise CommandError(f"{name} runs the experts on the base model: name that by --base-model.")
         if name in MODULE_ROUTERS.names() and name not in known:
             raise CommandError(
                 f"{name} looks inside the base model: name that by --base-model. For phatgoose every expert of the "
                 f"suite needs its {GATES}."
             )
-        if name not in known:
-            raise CommandError(f"There is no router {name!r} that can be asked here. Known: {', '.join(known)}.")
+        if name not in (*known, *named):
+            text = ", ".join((*known, *named))
+            raise CommandError(f"There is no router {name!r} that can be asked here. Known: {text}.")
     return tuple(dict.fromkeys(wanted or known))

@@ -1,0 +1,64 @@
+"""Suites put to the routers that run experts: how well each expert, on the base, does on what a query shows."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from lora.errors import LoraError
+from lora.evaluation import DECIMALS, Doubles, Found
+from lora.examples import Example
+from lora.runtime.adapted import AdaptedModel
+from lora.runtime.probe import Probe, RunningBase
+from lora.runtime.routed import SHOTS
+from lora.trial_routers import TRIAL_ROUTERS, TrialRouter, trial_entries
+from lora.weights import AdapterFile
+from retrieval.evaluations import VARIANTS, Prepared, Said, router_of, stripped, tries
+
+Report = Callable[[str], None]
+
+
+def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, say: Report) -> None:
+    """Let the routers of the setting that run experts say of every query how well the experts suit it.
+
+    Those that read labels are shown the first five labelled samples of a task, and say the same of all its queries; the
+    others are shown each query.
+
+    Args:
+        files: of the suite's experts, in its order.
+    Raises: LoraError: more experts than they run together, or a task without labelled samples. DoesNotFit.
+    """
+    names = [name for name in prepared.setting.routers if tries(name)]
+    if not names:
+        return
+    for name in names:
+        router: TrialRouter = router_of(prepared, name)
+        if len(files) > router.most:
+            raise LoraError(f"{name} runs {router.most} experts together at most; the suite has {len(files)}.")
+        with AdaptedModel(base.model, files) as adapted:
+            probe = Probe(base, adapted, (), [0.0] * len(files))
+            for variant in prepared.asked:
+                say(f"{name}, {variant}: running {len(files)} experts")
+                prepared.said[name, variant] = _said(prepared, router, probe, list(_shown(prepared, name, variant)))
+
+
+def _said(prepared: Prepared, router: TrialRouter, probe: Probe, shown: list[tuple[list[Example], int]]) -> Said:
+    started = time.perf_counter()
+    scores: list[Doubles] = []
+    for examples, queries in shown:
+        scores += [router.rank(probe, examples, explain=False).scores] * queries
+    took = 1000 * (time.perf_counter() - started) / len(scores)
+    rounded = np.round(np.stack(scores), DECIMALS)
+    return Said(Found(rounded, np.stack([router.keep(row) for row in rounded])), 0.0, took)
+
+
+def _shown(prepared: Prepared, name: str, variant: str) -> Iterator[tuple[list[Example], int]]:
+    """What is shown of a task, and of how many queries in turn it is what is known. Raises: LoraError."""
+    reads_labels = "labels" in TRIAL_ROUTERS.get(trial_entries()[name][0]).needs
+    for task, queries in zip(prepared.suite.tasks, prepared.examples, strict=True):
+        labelled = [sample for sample in task.samples if sample.output][:SHOTS]
+        if reads_labels and not labelled:
+            raise LoraError(f"{task.name} has no samples with outputs, by which {name} could look for weights.")
+        groups = [(labelled, len(queries))] if reads_labels else [([query], 1) for query in queries]
+        for examples, count in groups:
+            yield [example if variant == VARIANTS[0] else stripped(task, example) for example in examples], count
