@@ -1,9 +1,13 @@
 """Merges that run the base model: found on the worker, run on samples, or refused with what to do."""
 
 import json
+import os
+import shutil
 
 import pytest
+import torch
 
+from lora.runtime.loading import load_running_base
 from registry.base_models import register_base_model
 from registry.base_weights import find_packaged
 from registry.models import Job
@@ -11,6 +15,8 @@ from tests.api.conftest import Api, run_jobs
 from tests.lora.factories import write_adapter_files
 from tests.lora.tiny_llama import MODULES, SAMPLES, UNLABELLED, save_tiny_llama
 from tests.lora.tiny_llama import NAME as BASE
+from workers import base_models
+from workers.base_models import running_base
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +159,54 @@ def test_the_packaged_base_is_found_without_importing_its_package(db):
     folder, file = find_packaged("HuggingFaceTB/SmolLM2-135M-Instruct")
     assert (folder / file).is_file()
     assert find_packaged("../etc") is None
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """How often a base was loaded; none is kept from before."""
+    counted = []
+
+    def load(*args, **options):
+        counted.append(args)
+        return load_running_base(*args, **options)
+
+    monkeypatch.setattr(base_models, "load_running_base", load)
+    monkeypatch.setattr(base_models, "_kept", {})
+    return counted
+
+
+@pytest.fixture
+def base(db, base_folder, settings, tmp_path):
+    """A folder of the base that a test may change."""
+    folder = tmp_path / "bases" / BASE
+    shutil.copytree(base_folder, folder)
+    settings.BASE_MODELS_DIR = str(tmp_path / "bases")
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    return folder
+
+
+def test_the_last_base_is_kept_for_the_next_job_as_long_as_its_files_are_the_same(base, loads, monkeypatch):
+    told = []
+    first = running_base(BASE, told.append)
+    again = running_base(BASE, lambda fraction: None)
+    assert again.model is first.model
+    first.progress(0.5)
+    assert told == [0.5]
+    assert len(loads) == 1
+    os.utime(base / "config.json", ns=(1, 1))
+    running_base(BASE, told.append)
+    assert len(loads) == 2
+    monkeypatch.setattr(base_models, "KEPT_BYTES", 1)
+    os.utime(base / "config.json", ns=(2, 2))
+    for _ in range(2):
+        running_base(BASE, told.append)
+    assert len(loads) == 4
+
+
+def test_a_base_that_a_job_has_left_changed_is_loaded_anew(base, loads):
+    running_base(BASE, lambda fraction: None).model.to(torch.bfloat16)
+    found = running_base(BASE, lambda fraction: None)
+    assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
+    next(found.model.modules()).register_forward_hook(lambda module, args, output: output)
+    assert running_base(BASE, lambda fraction: None).model is not found.model
+    assert len(loads) == 3
