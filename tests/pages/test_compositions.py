@@ -133,7 +133,7 @@ def test_the_page_of_every_type_has_formula_shapes_and_what_runs_it(
     html = answer.content.decode()
     assert f"/api/v1/compositions/ada/both/archive/?revision={row.commit}" in html
     assert ("with Composition.load(folder).on(model" in html) == method.traits["runs"]
-    assert (f"not run here. {method.traits['when']}" in unescape(html)) != method.traits["runs"]
+    assert (f"not run here. When to use it: {method.traits['when']}" in unescape(html)) != method.traits["runs"]
     if method.traits["reads"] == "preference":
         assert "preference=[1.0, 1.0])" in html
 
