@@ -9,7 +9,6 @@ one has. Prints top-1 and top-3 in percent.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -25,9 +24,9 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.bundles import read_examples
 from examples.smollm2 import load_base
 from lora.config import parse_config
-from lora.examples import Example
 from lora.generic_texts import GENERIC_TEXTS
 from lora.header import read_header
 from lora.hybrid.evaluation import FittedPool
@@ -90,20 +89,14 @@ def from_samples(router: str, base: RunningBase, paths: list[str]) -> Iterator[E
             gates = load_file(folder / "gates.safetensors")
             yield Expert({path: gate.float().numpy() for path, gate in gates.items()})
             continue
-        lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-        examples = [Example.from_json(json.loads(line)) for line in lines]
+        examples = read_examples(folder / "samples.jsonl")
         yield Expert(activations(base, paths, examples) if router == "activation" else late_states(base, examples))
 
 
 def questions(lines: int) -> Iterator[Question]:
     for own, folder in enumerate(folders()):
-        for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()[:lines]:
-            full = json.loads(line)["input"]
-            yield Question(own, full, full.partition("\n")[2])
-
-
-def samples_of(folder: Path) -> list[str]:
-    return [json.loads(line)["input"] for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+        for example in read_examples(folder / "test.jsonl")[:lines]:
+            yield Question(own, example.input, example.input.partition("\n")[2])
 
 
 def with_samples(asked: list[Question], scores: dict[str, np.ndarray]) -> None:
@@ -116,8 +109,9 @@ def with_samples(asked: list[Question], scores: dict[str, np.ndarray]) -> None:
     encode = partial(encoded_texts, current_encoder())
     n = len(folders())
     own = np.array([question.own for question in asked])
+    shown = [read_examples(folder / "samples.jsonl") for folder in folders()]
     pools = {
-        places: FittedPool([samples_of(folders()[i]) for i in places], encode)
+        places: FittedPool([[one.input for one in shown[i]] for i in places], encode)
         for places in (tuple(range(n)), tuple(range(0, n, 2)), tuple(range(1, n, 2)))
     }
     for form, known in scores.items():

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class OutcomeSuite:
     scores: Doubles
     costs: Doubles
 
-    @property
+    @cached_property
     def held_out(self) -> NDArray[np.bool_]:
         """Which texts are kept from routers, (t,): by their digest, so that equal texts stand on one side."""
         digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in self.texts]

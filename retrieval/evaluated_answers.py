@@ -20,9 +20,7 @@ from lora.runtime.routed import SHOTS, Ask, Question, answered, exact_match, ref
 from lora.suite import Suite
 from lora.weights import AdapterFile
 from registry.base_weights import base_folder, find_packaged
-from retrieval.evaluations import Prepared, Result, params_of, router_of, said_by, stripped
-
-Report = Callable[[str], None]
+from retrieval.evaluations import Prepared, Report, Result, params_of, router_of, said_by, stripped
 
 
 def load_base(name: str) -> RunningBase:

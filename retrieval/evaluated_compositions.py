@@ -1,6 +1,6 @@
 """Compositions put to the questions that routed and merged experts answer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,10 +17,8 @@ from registry.queries import find_base_model
 from registry.storage import local_path, scratch_folder
 from retrieval.compositions import EXPERTS, stored_files
 from retrieval.evaluated_answers import questions_of, setting_of
-from retrieval.evaluations import Prepared, Result
+from retrieval.evaluations import Prepared, Report, Result
 from retrieval.models import Composition
-
-Report = Callable[[str], None]
 
 
 def named_compositions(names: Sequence[str], base_model: str) -> list[Composition]:

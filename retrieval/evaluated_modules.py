@@ -1,7 +1,7 @@
 """Suites put to the routers that look inside: what enters the base model's modules against the experts' vectors."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from safetensors.torch import load_file
@@ -20,9 +20,7 @@ from lora.runtime.states import module_states
 from lora.suite import Suite, Task
 from lora.weights import AdapterFile
 from registry.gates import GATES
-from retrieval.evaluations import Prepared, Said, looks_inside, router_of
-
-Report = Callable[[str], None]
+from retrieval.evaluations import Prepared, Report, Said, looks_inside, router_of
 
 
 def inside_routers(suite: Suite) -> list[str]:
@@ -72,7 +70,7 @@ def _said(
     said = {}
     for name, rows in scores.items():
         shifts: Doubles | float = 0.0
-        if getattr(routers[name].params, "with_samples", False):
+        if routers[name].counts_samples:
             fitted = prepared.fitted  # before the clock starts
             started = time.perf_counter()
             shifts = _by_samples(fitted, texts)

@@ -11,7 +11,7 @@ from lora.evaluation import DECIMALS, Doubles, Ints, interval, ratio
 from lora.outcome_suite import ONE_IN, OutcomeSuite
 from lora.outcomes import OutcomeRouter, Prediction
 from lora.routers import ROUTERS
-from retrieval.evaluations import VARIANTS, Encode, Result
+from retrieval.evaluations import VARIANTS, Encode, Report, Result
 
 MEASURE = "outcomes"
 
@@ -26,7 +26,7 @@ def outcome_results(
     routers: Sequence[str],
     setting: dict[str, Any],
     encode: Encode,
-    say: Callable[[str], None],
+    say: Report,
 ) -> Iterator[Result]:
     """What the experts that each router picks score and cost, and those of who picks without looking at the text.
 

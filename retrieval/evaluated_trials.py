@@ -1,7 +1,7 @@
 """Suites put to the routers that run experts: how well each expert, on the base, does on what a query shows."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,11 +11,9 @@ from lora.examples import Example
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import Probe, RunningBase
 from lora.runtime.routed import SHOTS
-from lora.trial_routers import TRIAL_ROUTERS, TrialRouter, trial_entries
+from lora.trial_routers import TRIAL_ROUTERS, TrialRouter
 from lora.weights import AdapterFile
-from retrieval.evaluations import VARIANTS, Prepared, Said, router_of, stripped, tries
-
-Report = Callable[[str], None]
+from retrieval.evaluations import VARIANTS, Prepared, Report, Said, method_of, router_of, stripped, tries
 
 
 def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, say: Report) -> None:
@@ -28,10 +26,7 @@ def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBa
         files: of the suite's experts, in its order.
     Raises: LoraError: more experts than they run together, or a task without labelled samples. DoesNotFit.
     """
-    names = [name for name in prepared.setting.routers if tries(name)]
-    if not names:
-        return
-    for name in names:
+    for name in filter(tries, prepared.setting.routers):
         router: TrialRouter = router_of(prepared, name)
         if len(files) > router.most:
             raise LoraError(f"{name} runs {router.most} experts together at most; the suite has {len(files)}.")
@@ -39,10 +34,10 @@ def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBa
             probe = Probe(base, adapted, (), [0.0] * len(files))
             for variant in prepared.asked:
                 say(f"{name}, {variant}: running {len(files)} experts")
-                prepared.said[name, variant] = _said(prepared, router, probe, list(_shown(prepared, name, variant)))
+                prepared.said[name, variant] = _said(router, probe, list(_shown(prepared, name, variant)))
 
 
-def _said(prepared: Prepared, router: TrialRouter, probe: Probe, shown: list[tuple[list[Example], int]]) -> Said:
+def _said(router: TrialRouter, probe: Probe, shown: list[tuple[list[Example], int]]) -> Said:
     started = time.perf_counter()
     scores: list[Doubles] = []
     for examples, queries in shown:
@@ -54,7 +49,7 @@ def _said(prepared: Prepared, router: TrialRouter, probe: Probe, shown: list[tup
 
 def _shown(prepared: Prepared, name: str, variant: str) -> Iterator[tuple[list[Example], int]]:
     """What is shown of a task, and of how many queries in turn it is what is known. Raises: LoraError."""
-    reads_labels = "labels" in TRIAL_ROUTERS.get(trial_entries()[name][0]).needs
+    reads_labels = "labels" in TRIAL_ROUTERS.get(method_of(name)).needs
     for task, queries in zip(prepared.suite.tasks, prepared.examples, strict=True):
         labelled = [sample for sample in task.samples if sample.output][:SHOTS]
         if reads_labels and not labelled:

@@ -25,6 +25,8 @@ from retrieval.hybrid import encoded_texts
 from retrieval.models import Evaluation
 
 Encode = Callable[[list[str]], Rows]
+# Told what is being run.
+Report = Callable[[str], None]
 VARIANTS = ("as_given", "without_instruction")
 
 
@@ -159,10 +161,14 @@ def params_of(router: str) -> dict[str, Any]:
 def router_of(prepared: Prepared, name: str) -> Any:
     """The router, made as for a request."""
     catalogue = TRIAL_ROUTERS if tries(name) else MODULE_ROUTERS if looks_inside(name) else ROUTERS
-    method = trial_entries()[name][0] if tries(name) else name
-    params = catalogue.parse(method, params_of(name))
-    made = catalogue.get(method).run
+    params = catalogue.parse(method_of(name), params_of(name))
+    made = catalogue.get(method_of(name)).run
     return made(params, prepared.fitted.space.temperature) if _is_hybrid(name) else made(params)
+
+
+def method_of(router: str) -> str:
+    """What a request calls it: `what_the_weight` for `what_the_weight:prior`."""
+    return trial_entries()[router][0] if tries(router) else router
 
 
 def looks_inside(router: str) -> bool:

@@ -95,6 +95,11 @@ class ModuleRouter(ABC):
     def __init__(self, params: ExpertParams) -> None:
         self.params = params
 
+    @property
+    def counts_samples(self) -> bool:
+        """Whether what samples say shifts the scores, as `arrow_global.by_samples` has it."""
+        return False
+
     @abstractmethod
     def rank(self, states: States, experts: Sequence[Expert]) -> Ranking:
         """Return how well experts suit what the model reads; modules that `states` lacks do not count."""

@@ -65,6 +65,11 @@ class ArrowGlobal(ModuleRouter):
 
     needs_baselines = True
 
+    @property
+    def counts_samples(self) -> bool:
+        """The parameter `with_samples`."""
+        return self.params.with_samples
+
     def rank(self, states: States, experts: Sequence[Expert]) -> Ranking:
         """Return the ranking by the mean z; an expert's score depends on no other expert."""
         paths = sorted({path for expert in experts for path in expert.vectors} & states.keys())

@@ -66,7 +66,7 @@ def _by_samples(
     work: Work, request: ModuleRequest, found: list[Candidate]
 ) -> tuple[list[NDArray[np.float64]], list[dict[str, str]]]:
     """What samples add to the scores for each query, where the router asks them; and why they cannot be asked."""
-    if not getattr(request.params, "with_samples", False):
+    if not request.method.run(request.params).counts_samples:
         return [], []
     try:
         believed = beliefs([one.revision for one in found], work.job.private["queries"])
