@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 
 from lora.evaluation import DEPTHS
 from retrieval.evaluation_tables import FORMS, PICKED
-from retrieval.evaluations import VARIANTS
+from retrieval.evaluations import VARIANTS, method_of
 from retrieval.leaderboard import Board, as_csv, boards, hardest_first
 from retrieval.models import Evaluation
 
@@ -22,6 +22,7 @@ def leaderboard(request: HttpRequest) -> HttpResponse:
     for board in found:
         suite = suites.setdefault(board["digest"], {"name": board["suite"], "digest": board["digest"], "boards": []})
         shown = SHOWN[board["measure"]](board)
+        shown["rows"] = [row | {"router": method_of(row["subject"])} for row in shown["rows"]]
         suite["boards"].append(shown | {"id": f"{len(suites)}-{len(suite['boards'])}-{board['digest'][:8]}"})
     return render(request, "retrieval/leaderboard.html", {"section": "leaderboard", "suites": list(suites.values())})
 

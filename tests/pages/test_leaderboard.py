@@ -69,6 +69,8 @@ def test_routers_that_are_made_to_run_experts_say_by_what(client: Client) -> Non
     page = client.get("/leaderboard/").content.decode()
     assert "What the Weight?, by running the experts, prior" in page
     assert "LoraHub" in page
+    assert 'href="/retrieve/?router=what_the_weight"' in page
+    assert "<code>what_the_weight, score: prior</code>" in page
 
 
 def test_answers_stand_below_what_is_found_with_their_references(client: Client) -> None:
