@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from django.db.models import FilteredRelation, Q
+from django.db.models import FilteredRelation, Q, Subquery
 from numpy.typing import NDArray
 
 from registry.changes import current_seq
-from registry.models import Adapter
+from registry.models import Adapter, ChangeCounter
 
 # Strings that filters compare are stored as codes; objects are what answers show.
 ROW = np.dtype(
@@ -73,6 +73,8 @@ class Pool:
         if seq < self.seq:  # the database was restored from a backup
             return Pool(self.space, kind=self.kind).refreshed()
         found = list(_changed(self.space, self.kind, self.seq))
+        # What was committed since the look above is in the rows, too: they tell as of when they are.
+        seq = found[0]["seq"] if found else seq
         live = [row for row in found if row["live"]]
         gone = np.array([row["pk"] for row in found], dtype=np.int64)
         rows = np.array([self._row(row) for row in live], dtype=ROW)
@@ -120,11 +122,15 @@ class Pool:
 
 
 def _changed(space: str, kind: str, since: int) -> Iterable[dict[str, Any]]:
-    """Adapters that changed after `since`. One statement, so that head and vector belong together."""
+    """Adapters that changed after `since`, each with the last change of all as `seq`.
+
+    One statement, so that head, vector and `seq` belong together.
+    """
     vector = FilteredRelation(
         "head__prototypes",
         condition=Q(head__prototypes__kind=kind, head__prototypes__space_id=space),
     )
     changed = Adapter.objects.filter(change_seq__gt=since).annotate(vector=vector)
-    for row in changed.order_by().values(*COLUMNS, "yanked_at").iterator(chunk_size=2000):
+    last = Subquery(ChangeCounter.objects.values("value")[:1])
+    for row in changed.order_by().values(*COLUMNS, "yanked_at", seq=last).iterator(chunk_size=2000):
         yield row | {"live": row["vector__pk"] is not None and row["yanked_at"] is None}

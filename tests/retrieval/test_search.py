@@ -6,10 +6,12 @@ from django.contrib.auth.models import AnonymousUser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from registry.changes import current_seq
 from retrieval import live, search
 from retrieval.index import VectorIndex
 from retrieval.live import current_view
 from retrieval.models import Space
+from retrieval.pool import Pool
 from retrieval.search import View, exact_scores
 from retrieval.services import retrieve
 from tests.retrieval.rows import add_centroid, make_expert, make_user, publish, unit_rows
@@ -137,6 +139,14 @@ def test_only_what_changed_is_read_again(experts, django_assert_max_num_queries,
         assert "new" in current_view().pool.codes
     with django_assert_max_num_queries(1):
         current_view()
+
+
+def test_a_change_that_comes_while_the_pool_is_read_counts_as_seen(experts, monkeypatch):
+    """Otherwise two processes would call different experts the same version."""
+    before = current_seq()
+    publish(experts[0][0], tags=["new"])
+    monkeypatch.setattr("retrieval.pool.current_seq", lambda: before)
+    assert Pool(current_view().pool.space).refreshed().seq == current_seq() > before
 
 
 TEXTS = {
