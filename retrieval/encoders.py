@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from django.conf import settings
 from numpy.typing import NDArray
 
+from lora.lazy_torch import torch
 from registry.errors import NotReady
 from retrieval.metrics import ENCODE_SECONDS, ENCODED_TEXTS
 
@@ -30,6 +31,8 @@ HALVED = ":bfloat16"
 # One forward pass: small enough to stay in a core's cache, which is faster than large batches.
 BATCH_CHARS = 2000
 BATCH_TEXTS = 32
+# Up to here a second thread makes a pass no shorter; its core has other requests to answer.
+ONE_THREAD_CHARS = 120
 # Longer than a model takes to load on a busy machine, and than what 16 threads ask for at once takes.
 MAX_WAIT_S = 120
 # Files that say nothing about the vectors.
@@ -116,6 +119,7 @@ class Encoder:
         with self._loading:
             if not hasattr(self, "_loaded"):
                 loaded = _load(self.folder)
+                self._threads = torch.get_num_threads()
                 self._dim = int(loaded.get_embedding_dimension())
                 self._loaded = loaded.bfloat16() if self.is_halved else loaded
             return self._loaded
@@ -126,9 +130,20 @@ class Encoder:
         parts = _by_size(order, texts)
         found = []
         for part in parts:
-            rows = model.encode([texts[position] for position in part], batch_size=len(part), show_progress_bar=False)
+            with self._threads_for(len(part) * len(texts[part[-1]])):
+                rows = model.encode([texts[at] for at in part], batch_size=len(part), show_progress_bar=False)
             found.append(self._units(np.asarray(rows, np.float64), len(part)))
         return np.concatenate(found)[np.argsort(np.concatenate(parts))]
+
+    @contextmanager
+    def _threads_for(self, chars: int) -> Iterator[None]:
+        """Give this thread's torch the cores that a pass over so many characters, padding included, makes use of."""
+        # Always a number of our own: a new thread starts with what another one has just set.
+        torch.set_num_threads(1 if chars <= ONE_THREAD_CHARS else self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
 
     def _units(self, found: NDArray[np.float64], count: int) -> Rows:
         """The rows with both of their parts at length 1."""

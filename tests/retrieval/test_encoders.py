@@ -96,6 +96,32 @@ def held():
         assert first.result()[0, 0] == 5
 
 
+def test_short_passes_leave_the_other_cores_alone(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        encoder = Encoder("threads", current_encoder().folder)
+        model, taken = encoder._model(), []
+        encode = model.encode
+
+        def watched(*texts, **how):
+            taken.append(torch.get_num_threads())
+            return encode(*texts, **how)
+
+        monkeypatch.setattr(model, "encode", watched)
+        with ThreadPoolExecutor(1) as threads:
+            for texts in (["short"], ["x " * encoders.ONE_THREAD_CHARS], ["short"]):
+                threads.submit(encoder.encode, texts).result()
+            assert threads.submit(torch.get_num_threads).result() == 2
+        # A thread that is new starts with what another one has just set.
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(encoder.encode, ["x " * encoders.ONE_THREAD_CHARS]).result()
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [1, 2, 1, 2]
+
+
 def wait_for_orders(batches, count):
     while len(batches._waiting) < count:
         time.sleep(0.001)
