@@ -1,7 +1,7 @@
 """Trials on the example experts: how often a few examples put the right one first, and how long a trial takes.
 
 Every test line, without its instruction, is scored once under each of the twelve experts; then examples are drawn and
-ranked as a trial does it: the best three by loss are compared by exact answers, ties by loss.
+ranked as a trial does it: the best three by probability are compared by exact answers, ties by probability.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from lora.runtime.loading import load_running_base
 from lora.runtime.probe import RunningBase
 from lora.runtime.text import PROMPT, batches
 from lora.samples import as_examples, parse_samples
-from lora.trials import SURVIVORS, Score, Trial
+from lora.trial_score import Score
+from lora.trials import SURVIVORS, Trial
 from lora.weights import AdapterFile
 
 EXPERTS = sorted(folder.name for folder in ZOO.iterdir() if folder.is_dir())
@@ -80,35 +81,35 @@ def line_losses(base: RunningBase, lines: Sequence[Example]) -> list[float]:
     return losses
 
 
-def best_by_loss(losses: NDArray[np.float64], drawn: NDArray[np.int64]) -> list[int]:
+def likeliest(losses: NDArray[np.float64], drawn: NDArray[np.int64]) -> list[int]:
     """Return the experts that a trial on the drawn lines asks for answers, the best first."""
-    return [int(i) for i in np.argsort(losses[:, drawn].mean(1))[:SURVIVORS]]
+    scores = [Score("adapter", i, tuple(row)) for i, row in enumerate(losses[:, drawn])]
+    return sorted(range(len(scores)), key=lambda i: scores[i].key)[:SURVIVORS]
 
 
 def right_of(base: RunningBase, own: int, lines: Sequence[Example], sizes: Sequence[int]) -> dict[int, list[float]]:
-    """Return by number of examples in how many draws an expert comes first on lines of its task, and by loss alone."""
+    """Return by number of examples in how many draws an expert comes first on its task's lines, and by probability."""
     draw = np.random.default_rng(own)
     draws = {size: [draw.choice(len(lines), size, replace=False) for _ in range(DRAWS)] for size in sizes}
     losses, exact = np.empty((len(EXPERTS), len(lines))), np.zeros((len(EXPERTS), len(lines)))
     for i, name in enumerate(EXPERTS):
         with running(base, name):
             losses[i] = line_losses(base, lines)
-    asked = {i for drawn in draws.values() for one in drawn for i in best_by_loss(losses, one)}
+    asked = {i for drawn in draws.values() for one in drawn for i in likeliest(losses, one)}
     for i in asked:
         with running(base, EXPERTS[i]):
             exact[i] = exactly_answered(base, lines, PROMPT)
 
     def first(drawn: NDArray[np.int64]) -> int:
         scores = [
-            Score("adapter", i, losses[i, drawn].mean(), exact[i, drawn].mean(), len(drawn))
-            for i in best_by_loss(losses, drawn)
+            Score("adapter", i, tuple(losses[i, drawn]), exact[i, drawn].mean()) for i in likeliest(losses, drawn)
         ]
         return min(scores, key=lambda score: score.key).candidate or 0
 
     return {
         size: [
             float(np.mean([first(one) == own for one in drawn])),
-            float(np.mean([best_by_loss(losses, one)[0] == own for one in drawn])),
+            float(np.mean([likeliest(losses, one)[0] == own for one in drawn])),
         ]
         for size, drawn in draws.items()
     }
@@ -120,12 +121,13 @@ def right_share(base: RunningBase, count: int, sizes: Sequence[int], *, instruct
     for own, task in enumerate(EXPERTS):
         cpu = time.process_time()
         shares.append(right_of(base, own, lines_of(task, count, instruction=instruction), sizes))
-        told = ", ".join(f"{size}: {first:.1%} ({by_loss:.1%})" for size, (first, by_loss) in shares[-1].items())
+        told = ", ".join(f"{size}: {first:.1%} ({alone:.1%})" for size, (first, alone) in shares[-1].items())
         print(f"    {task}: {told}; CPU {time.process_time() - cpu:.0f} s", flush=True)
-    print(f"{'with' if instruction else 'without'} instruction, right expert first of {len(EXPERTS)} (by loss alone):")
+    told = "with" if instruction else "without"
+    print(f"{told} instruction, right expert first of {len(EXPERTS)} (by probability alone):")
     for size in sizes:
-        first, by_loss = np.mean([share[size] for share in shares], axis=0)
-        print(f"    {size} examples: {first:.1%} ({by_loss:.1%})", flush=True)
+        first, alone = np.mean([share[size] for share in shares], axis=0)
+        print(f"    {size} examples: {first:.1%} ({alone:.1%})", flush=True)
 
 
 def duration(base: RunningBase, task: str, examples: int, *, merge: bool) -> None:

@@ -1,17 +1,16 @@
 """Trials: adapters run on a few labelled examples of a task, beside the base alone, and ranked by what was measured.
 
-The loss of the answers tells experts apart by very few examples, so that only the best by loss are asked to answer.
+How probable the answers are tells experts apart by very few examples, so only the best by that are asked to answer.
 Weights of a merge are searched on examples, and what a search has seen would flatter it: a merge is scored on the half
 of the examples that its search has not seen, both ways round, and gets the weights that a third search finds on all.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +24,11 @@ from lora.runtime.answering import exactly_answered
 from lora.runtime.probe import Probe, RunningBase
 from lora.runtime.text import LINE, PROMPT, batches
 from lora.search import Space, minimise
+from lora.trial_score import Score
 from lora.weights import AdapterFile
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Kind = Literal["base", "base_few_shot", "adapter", "merge"]
 
 FIRST = 8  # examples that every candidate is scored on; each further round has twice as many and half the candidates
 SURVIVORS = 3
@@ -40,36 +38,6 @@ BUDGET = 16  # weights that each search tries
 SEARCHED = 16  # examples that a search looks at
 BOUND = 1.5
 ANSWERED, WITH_SHOTS = 2, 3  # what an example counts in the progress, by what is done with it
-
-
-@dataclass(frozen=True)
-class Score:
-    """What was measured of the base, of a candidate or of a merge; None where it was not.
-
-    Attributes:
-        candidate: the position of an adapter's.
-        loss: the mean over `examples` of the examples of −log p per token of the answer.
-        exact_match: the share of all examples that greedy decoding answers exactly.
-        weights: of a merge, by position of the candidate.
-        answered: of a candidate that was asked, whether it answered each example exactly, in the examples' order.
-    """
-
-    kind: Kind
-    candidate: int | None = None
-    loss: float | None = None
-    exact_match: float | None = None
-    examples: int = 0
-    weights: dict[int, float] = field(default_factory=dict)
-    answered: tuple[bool, ...] = ()
-
-    @property
-    def key(self) -> tuple[bool, float, int, float]:
-        """Sorts the best first: by exact answers, which are what is wanted, and where these tie by loss.
-
-        Who was never asked for answers stands behind who was, and the sooner it was given up the farther.
-        """
-        loss = math.inf if self.loss is None else self.loss
-        return (self.exact_match is None, -(self.exact_match or 0.0), -self.examples, loss)
 
 
 def why_not_run(item: MergeInput) -> str | None:
@@ -123,11 +91,11 @@ class Trial:
         """
         self._total = self._work(wants_merge=mergeable is not None)
         scores = [self._base_alone(), self._few_shot()]
-        losses = self._losses()
-        best = sorted(losses, key=lambda i: losses[i].key)[:SURVIVORS]
-        losses |= {i: self._answered(i, losses[i]) for i in best}
-        scores += losses.values()
-        sound = sorted((i for i in best if losses[i].loss is not None), key=lambda i: losses[i].key)
+        found = self._halved()
+        best = sorted(found, key=lambda i: found[i].key)[:SURVIVORS]
+        found |= {i: self._answered(i, found[i]) for i in best}
+        scores += found.values()
+        sound = sorted((i for i in best if found[i].loss is not None), key=lambda i: found[i].key)
         chosen = self._chosen(sound, mergeable) if mergeable else []
         if chosen and (merge := self._merged(chosen)):
             scores.append(merge)
@@ -160,8 +128,8 @@ class Trial:
             adapted.coefficients = adapted.one(0) if positions else None
             yield Probe(self._base, adapted, items, [1.0] * len(items))
 
-    def _loss(self, probe: Probe, examples: Sequence[Example], coefficients: Any) -> float:
-        return probe.loss(batches(examples, self._base.tokens, self._prompt), coefficients)
+    def _losses(self, probe: Probe, examples: Sequence[Example], coefficients: Any) -> tuple[float, ...]:
+        return tuple(probe.losses(batches(examples, self._base.tokens, self._prompt), coefficients))
 
     def _exact(self, examples: Sequence[Example], prompt: str) -> int:
         return sum(exactly_answered(self._base, examples, prompt))
@@ -169,11 +137,10 @@ class Trial:
     def _base_alone(self) -> Score:
         count = len(self.examples)
         with self._on_base([]) as probe:
-            loss = self._loss(probe, self.examples, None)
+            losses = self._losses(probe, self.examples, None)
             exact = self._exact(self.examples, self._prompt) / count
         self._advance(count * (1 + ANSWERED))
-        self._say(f"The base alone: loss {loss:.3g}, {exact:.0%} exact")
-        return Score("base", loss=_finite(loss), exact_match=exact, examples=count)
+        return self._said("The base alone", Score("base", None, losses, exact))
 
     def _few_shot(self) -> Score:
         shown = with_demonstrations(self.examples, self._prompt)
@@ -181,16 +148,21 @@ class Trial:
             self._say("The base with demonstrations is not measured: there is nothing short to show beside each")
             return Score("base_few_shot")
         with self._on_base([]) as probe:
-            loss = probe.loss(batches(shown, self._base.tokens, LINE), None)
+            losses = tuple(probe.losses(batches(shown, self._base.tokens, LINE), None))
             exact = self._exact(shown, LINE) / len(shown)
         self._advance(2 * WITH_SHOTS * len(shown))
-        self._say(f"The base with the other examples in its prompt: loss {loss:.3g}, {exact:.0%} exact")
-        return Score("base_few_shot", loss=_finite(loss), exact_match=exact, examples=len(shown))
+        return self._said("The base with the other examples in its prompt", Score("base_few_shot", None, losses, exact))
 
-    def _losses(self) -> dict[int, Score]:
-        """Successive halving by loss: the worse half of the candidates sees no more examples."""
+    def _said(self, name: str, score: Score) -> Score:
+        exact = "" if score.exact_match is None else f", {score.exact_match:.0%} exact"
+        likely = "none" if score.probability is None else f"{score.probability:.3g}"
+        self._say(f"{name}: mean probability {likely} on {score.examples} examples{exact}")
+        return score
+
+    def _halved(self) -> dict[int, Score]:
+        """Successive halving by probability: the worse half of the candidates sees no more examples."""
         alive = list(range(len(self.candidates)))
-        scores = {i: Score("adapter", i, loss=0.0) for i in alive}
+        scores = {i: Score("adapter", i) for i in alive}
         for wanted, start, end in rounds(len(alive), len(self.examples)):
             if wanted < len(alive):
                 alive = sorted(alive, key=lambda i: scores[i].key)[:wanted]
@@ -205,25 +177,22 @@ class Trial:
         part = self.examples[start:end]
         try:
             with self._on_base([i]) as probe:
-                loss = self._loss(probe, part, probe.adapted.one(0))
+                losses = self._losses(probe, part, probe.adapted.one(0))
         except DoesNotFit as error:
             del scores[i]
             self.skipped[i] = str(error)
             self._say(f"{self.candidates[i].name} is left out: {error}")
             return
-        known = scores[i].loss
-        loss = math.nan if known is None else (known * start + loss * len(part)) / end
         self._advance(len(part))
-        self._say(f"{self.candidates[i].name}: loss {loss:.3g} on {end} examples")
-        scores[i] = replace(scores[i], loss=_finite(loss), examples=end)
+        scores[i] = self._said(self.candidates[i].name, replace(scores[i], losses=scores[i].losses + losses))
 
     def _answered(self, i: int, score: Score) -> Score:
         with self._on_base([i]):
             found = exactly_answered(self._base, self.examples, self._prompt)
         self._advance(ANSWERED * len(self.examples))
-        exact = sum(found) / len(found)
-        self._say(f"{self.candidates[i].name}: {exact:.0%} exact")
-        return replace(score, exact_match=exact, answered=tuple(found[place] for place in np.argsort(self._order)))
+        answered = tuple(found[place] for place in np.argsort(self._order))
+        measured = replace(score, exact_match=sum(found) / len(found), answered=answered)
+        return self._said(self.candidates[i].name, measured)
 
     def _chosen(self, best: Sequence[int], mergeable: Callable[[Sequence[int]], bool]) -> Sequence[int]:
         if len(self.examples) < 2:
@@ -234,7 +203,8 @@ class Trial:
         """Search the weights, first on all examples; None where no sum beats the best alone."""
         self._say(f"Searching the weights of a sum of {', '.join(self.candidates[i].name for i in chosen)}")
         halves = self.examples[::2], self.examples[1::2]
-        loss, exact = 0.0, 0
+        losses: tuple[float, ...] = ()
+        exact = 0
         with self._on_base(chosen) as probe:
             found = self._searched(probe, self.examples)
             if found == _first_alone(probe.n):
@@ -242,13 +212,12 @@ class Trial:
                 return None
             for seen, unseen in (halves, halves[::-1]):
                 weights = probe.adapted.numbers(self._searched(probe, seen))
-                loss += self._loss(probe, unseen, weights) * len(unseen)
+                losses += self._losses(probe, unseen, weights)
                 exact += self._exact(unseen, self._prompt)
                 self._advance(len(unseen) * (1 + ANSWERED))
-        count = len(self.examples)
-        loss, share = loss / count, exact / count
-        self._say(f"Their merge, on examples that its search has not seen: loss {loss:.3g}, {share:.0%} exact")
-        return Score("merge", None, _finite(loss), share, count, dict(zip(chosen, found, strict=True)))
+        share = exact / len(self.examples)
+        merge = Score("merge", None, losses, share, dict(zip(chosen, found, strict=True)))
+        return self._said("Their merge, on examples that its search has not seen", merge)
 
     def _searched(self, probe: Probe, examples: Sequence[Example]) -> tuple[float, ...]:
         """The best weights of the best alone, with which it begins, and of those that an evolution strategy tries."""
@@ -261,10 +230,6 @@ class Trial:
             return found
 
         return minimise("evolution", Space(_first_alone(probe.n), -BOUND, BOUND), loss, BUDGET).weights
-
-
-def _finite(loss: float) -> float | None:
-    return loss if math.isfinite(loss) else None
 
 
 def _first_alone(n: int) -> tuple[float, ...]:

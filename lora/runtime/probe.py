@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lora.catalogue import param
@@ -155,11 +156,21 @@ class Probe:
 
     def loss(self, task: Sequence[Batch], coefficients: Coefficients | None) -> float:
         """Return the mean over the examples of −log p per token of the answer."""
-        return self._mean_loss(task, coefficients, of_answer=True)
+        return fmean(self.losses(task, coefficients))
 
     def surprise(self, task: Sequence[Batch], coefficients: Coefficients | None) -> float:
         """Return the same of the prompts: the logarithm of their perplexity."""
-        return self._mean_loss(task, coefficients, of_answer=False)
+        return fmean(self.losses(task, coefficients, answers=False))
+
+    def losses(self, task: Sequence[Batch], coefficients: Coefficients | None, *, answers: bool = True) -> list[float]:
+        """Return of each example, in the order of the batches, −log p per token of its answer, or of its prompt."""
+        found: list[float] = []
+        with torch.no_grad():
+            for batch in task:
+                losses = self._losses(batch, coefficients)
+                counted = (batch.is_answer if answers else ~batch.is_answer)[:, 1:].to(losses)
+                found += ((losses * counted).sum(1) / counted.sum(1).clamp_min(1)).tolist()
+        return found
 
     def entropy(self, batch: Batch, coefficients: Coefficients) -> Tensor:
         """Return the mean entropy of the first token after prompts; its gradient reaches the coefficients."""
@@ -224,15 +235,6 @@ class Probe:
                     self.advance(next(steps))
         for view in views:
             yield list(sums.pop(view.path))
-
-    def _mean_loss(self, task: Sequence[Batch], coefficients: Coefficients | None, *, of_answer: bool) -> float:
-        total = 0.0
-        with torch.no_grad():
-            for batch in task:
-                losses = self._losses(batch, coefficients)
-                counted = (batch.is_answer if of_answer else ~batch.is_answer)[:, 1:].to(losses)
-                total += float(((losses * counted).sum(1) / counted.sum(1).clamp_min(1)).sum())
-        return total / sum(len(batch.ids) for batch in task)
 
     def _losses(self, batch: Batch, coefficients: Coefficients | None) -> Tensor:
         """Return −log p of every token but the first, (b, t − 1)."""

@@ -17,7 +17,7 @@ function verdict({ ranking, examples }) {
   const withShots = shots.exact_match === null ? "" : `, and ${right(shots, examples)} with the other examples in its prompt`;
   if (best.kind.startsWith("base")) return `No expert is better on these: the ${best.kind === "base" ? "base model alone" : "base model with the other examples in its prompt"} answers ${right(best, examples)} exactly.`;
   const isTied = best.exact_match <= Math.max(base.exact_match, shots.exact_match ?? 0);
-  return `${right(best, examples)} answered exactly. The base model alone answers ${right(base, examples)}${withShots}.${isTied ? " That is as many; the lower loss has decided." : ""}`;
+  return `${right(best, examples)} answered exactly. The base model alone answers ${right(base, examples)}${withShots}.${isTied ? " That is as many; which makes the answers more probable has decided." : ""}`;
 }
 
 function who(row) {
@@ -63,31 +63,31 @@ function action(row, merge, isBest) {
   return row.kind === "merge" && merge ? mergeLink(merge, className) : null;
 }
 
-function tableRow(row, index, { result, most }) {
+function tableRow(row, index, result) {
   const isBase = row.kind.startsWith("base");
   const exact = row.exact_match === null ? null : right(row, result.examples);
-  const partial = row.loss !== null && row.examples < result.examples ? ` on ${row.examples}` : "";
+  const likely = row.probability === null ? null : shown(row.probability) + (row.examples < result.examples ? ` on ${row.examples}` : "");
   return el(
     "tr",
     { class: isBase ? "trial-base" : null, "data-kind": row.kind },
     el("td", { class: "number muted" }, row.loss === null && row.exact_match === null ? "–" : index + 1),
     who(row),
     measured(exact, row.exact_match ?? 0, "teal"),
-    measured(row.loss === null ? null : shown(row.loss) + partial, (row.loss ?? 0) / most, isBase ? "plain" : ""),
+    measured(likely, row.probability ?? 0, isBase ? "plain" : ""),
+    el("td", { class: "number trial-loss" }, row.loss === null ? "–" : shown(row.loss)),
     el("td", { class: "trial-action" }, index === 0 && !isBase ? null : action(row, result.merge, false)),
   );
 }
 
 function table(result) {
-  const most = Math.max(...result.ranking.map(({ loss }) => loss ?? 0)) || 1;
-  const head = ["", "Who", "Answered exactly", "Loss (less is better)", ""].map((title, index) => el("th", { scope: title ? "col" : null, class: index === 0 ? "number" : null }, title || el("span", { class: "visually-hidden" }, index ? "Download" : "Place")));
-  const rows = result.ranking.map((row, index) => tableRow(row, index, { result, most }));
+  const head = ["", "Who", "Answered exactly", "Probability", "Loss", ""].map((title, index) => el("th", { scope: title ? "col" : null, class: index === 0 || title === "Loss" ? "number" : null }, title || el("span", { class: "visually-hidden" }, index ? "Download" : "Place")));
+  const rows = result.ranking.map((row, index) => tableRow(row, index, result));
   return el("div", { class: "scroll" }, el("table", { class: "trial-table" }, el("caption", { class: "visually-hidden" }, "What was measured, the best first"), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
 }
 
 function notes({ examples, ranking, skipped, merge }) {
-  const found = [`One answer of ${examples} is ${Math.round(100 / examples)} points: small differences may be chance. Ranked by exact answers, ties by loss, the mean of −log p per token of the answers.`];
-  if (ranking.some(({ exact_match: share, kind }) => share === null && kind === "adapter")) found.push("Experts with a high loss were not asked to answer, and after a first round saw no more examples.");
+  const found = [`One answer of ${examples} is ${Math.round(100 / examples)} points: small differences may be chance. Ranked by exact answers, ties by how probable the examples’ answers are, per token and in the mean. Loss is the mean of −log p per token.`];
+  if (ranking.some(({ exact_match: share, kind }) => share === null && kind === "adapter")) found.push("Experts that make the answers improbable were not asked to answer, and after a first round saw no more examples.");
   if (merge) found.push("The merge is measured on the half of the examples that its search had not seen, both ways round; the file has the weights found on all.");
   return [...found.map((text) => el("p", { class: "hint" }, text)), ...skipped.map(({ adapter, reason }) => el("p", { class: "hint" }, `${adapter} was left out. ${reason}`))];
 }

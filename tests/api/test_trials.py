@@ -70,7 +70,7 @@ def test_a_trial_ranks_what_it_has_measured(experts, ada):
     assert {row["adapter"] for row in result["ranking"]} == {None, "ada/in0", "ada/in1", "ada/in2"}
     assert result["merge"] is None
     assert (result["base_model"], result["examples"], result["skipped"]) == (BASE, 3, [])
-    order = [(-row["exact_match"], row["loss"]) for row in result["ranking"]]
+    order = [(-row["exact_match"], -row["probability"]) for row in result["ranking"]]
     assert order == sorted(order)
     assert all(row["examples"] == 3 and row["loss"] > 0 for row in result["ranking"])
     assert all(len(row["revision"]) == 40 for row in result["ranking"] if row["adapter"])

@@ -12,7 +12,8 @@ from lora.examples import Example
 from lora.runtime.answering import exactly_answered
 from lora.runtime.loading import load_running_base
 from lora.runtime.text import PROMPT
-from lora.trials import Score, Trial, rounds, why_not_run, with_demonstrations
+from lora.trial_score import Score
+from lora.trials import Trial, rounds, why_not_run, with_demonstrations
 from tests.lora.factories import write_adapter_files
 from tests.lora.recipes import merge_input
 from tests.lora.tiny_llama import MODULES, save_tiny_llama
@@ -162,12 +163,19 @@ def test_halving_tells_what_was_measured_on_how_many(base, candidates):
     assert scores == sorted(scores, key=lambda score: score.key)
 
 
-def test_the_order_is_by_exact_answers_then_by_loss_and_the_unmeasured_come_last():
-    best = Score("adapter", 0, 0.9, 0.8, 5)
-    tied = Score("adapter", 1, 1.1, 0.8, 5)
-    base = Score("base", None, 0.1, 0.2, 5)
-    given_up, sooner = Score("adapter", 2, 0.05, None, 16), Score("adapter", 3, 0.01, None, 8)
-    broken, unmeasured = Score("adapter", 4, None, 0.2, 5), Score("base_few_shot")
+def test_one_line_that_goes_wrong_does_not_outweigh_the_others():
+    right, even = Score("adapter", 0, (0.1, 0.1, 0.1, 9.0)), Score("adapter", 1, (1.5,) * 4)
+    assert right.loss > even.loss
+    assert right.probability == pytest.approx((3 * math.exp(-0.1) + math.exp(-9)) / 4)
+    assert min(even, right, key=lambda score: score.key) is right
+
+
+def test_the_order_is_by_exact_answers_then_by_probability_and_the_unmeasured_come_last():
+    best = Score("adapter", 0, (0.9,) * 5, 0.8)
+    tied = Score("adapter", 1, (1.1,) * 5, 0.8)
+    base = Score("base", None, (0.1,) * 5, 0.2)
+    given_up, sooner = Score("adapter", 2, (0.05,) * 16), Score("adapter", 3, (0.01,) * 8)
+    broken, unmeasured = Score("adapter", 4, (0.1, math.nan, 0.1, 0.1, 0.1), 0.2), Score("base_few_shot")
     ordered = [best, tied, base, broken, given_up, sooner, unmeasured]
     assert sorted(ordered[3:] + ordered[:3], key=lambda score: score.key) == ordered
 
@@ -201,15 +209,15 @@ def test_a_merge_is_scored_on_what_its_search_has_not_seen(base, candidates, mon
         return original(self, probe, examples)
 
     scored = []
-    loss = Trial._loss
+    losses = Trial._losses
 
     def scoring(self, probe, examples, coefficients):
         if probe.n > 1:
             scored.append({one.input for one in examples})
-        return loss(self, probe, examples, coefficients)
+        return losses(self, probe, examples, coefficients)
 
     monkeypatch.setattr(Trial, "_searched", watched)
-    monkeypatch.setattr(Trial, "_loss", scoring)
+    monkeypatch.setattr(Trial, "_losses", scoring)
     trial = Trial(base, candidates, EXAMPLES)
     [merge] = [score for score in trial.run(lambda chosen: True) if score.kind == "merge"]
     everything, *halves = searched

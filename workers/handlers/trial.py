@@ -8,7 +8,8 @@ from django.db import transaction
 
 from lora.errors import LoraError
 from lora.examples import Example
-from lora.trials import Score, Trial
+from lora.trial_score import Score
+from lora.trials import Trial
 from registry import jobs
 from registry.errors import AppError
 from registry.merges import check_inputs, described_files, first_places, local_file, request_merge
@@ -68,7 +69,12 @@ def _row(score: Score, revisions: Sequence[Revision]) -> dict[str, Any]:
     if score.candidate is not None:
         who = adapter_and_revision(revisions[score.candidate])
     inputs = [adapter_and_revision(revisions[i]) | {"weight": weight} for i, weight in score.weights.items()]
-    measured = {"loss": score.loss, "exact_match": score.exact_match, "examples": score.examples}
+    measured = {
+        "loss": score.loss,
+        "probability": score.probability,
+        "exact_match": score.exact_match,
+        "examples": score.examples,
+    }
     return {"kind": score.kind, **who, **measured} | ({"inputs": inputs} if inputs else {})
 
 

@@ -3,6 +3,7 @@
 `python -m tests.journeys.gallery.rows people|imports DIR|running|crowd`
 """
 
+import math
 import sys
 from datetime import timedelta
 from typing import Any
@@ -79,7 +80,8 @@ def _trials() -> None:
     best, second, given_up = ("ada/date-format", "bo/weekday-after", "bo/antonym")
 
     def row(kind: str, loss: float, exact: float | None, adapter: str | None = None, **more: object) -> dict:
-        measured = {"loss": loss, "exact_match": exact, "examples": 12 if exact is not None else 8}
+        likely = {"loss": loss, "probability": math.exp(-loss)}
+        measured = {**likely, "exact_match": exact, "examples": 12 if exact is not None else 8}
         return {"kind": kind, "adapter": adapter, "revision": "0" * 40 if adapter else None, **measured, **more}
 
     inputs = [{"adapter": best, "revision": "0" * 40, "weight": 1.13}, {"adapter": second, "weight": -0.21}]
@@ -103,7 +105,11 @@ def _trials() -> None:
         {"status": "failed", "error": {"code": "base_not_here", "message": message, "detail": {}}},
     ):
         job = Job.objects.create(kind="trial", owner=ada, payload={"examples": 12}, **ending)
-        for line in ("Loading the base model", "ada/date-format: loss 0.021 on 8 examples", "The best 3 go on"):
+        for line in (
+            "Loading the base model",
+            "ada/date-format: mean probability 0.979 on 8 examples",
+            "The best 3 go on",
+        ):
             log(job, line)
         sys.stdout.write(f"{job.pk}\n")
 
