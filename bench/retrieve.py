@@ -210,7 +210,10 @@ def show(experts: int, rows: list[dict[str, Any]]) -> None:
 
 def run(experts: int, texts: list[str], *, peers: bool) -> None:
     """Measure at one size, in a DATA_DIR of its own. Call once per process: Django is told of it."""
-    with tempfile.TemporaryDirectory() as folder, running_site(Path(folder) / "data", worker=False) as site:
+    cores = str(os.cpu_count())
+    # As `manage.py serve` runs it.
+    served = {"OMP_NUM_THREADS": cores, "OMP_WAIT_POLICY": "PASSIVE"}
+    with tempfile.TemporaryDirectory() as folder, running_site(Path(folder) / "data", worker=False, **served) as site:
         os.environ.update(site.env)
         import django
 
@@ -220,6 +223,10 @@ def run(experts: int, texts: list[str], *, peers: bool) -> None:
         vectors = expert_vectors(experts, load_texts(500, 2000))
         write_experts(vectors, current_encoder().describe())
         rows = measure_site(site, vectors, texts)
+        site.stop()
+        site.env |= {"WEB_CONCURRENCY": cores, "OMP_NUM_THREADS": "1"}  # the second as config/gunicorn.py sets it
+        site.start_web()
+        rows.append(measure(f"{cores} processes", lambda: KeptAlive(site), texts))
         site.stop()
         if peers:
             np.save(Path(folder) / "vectors.npy", vectors)

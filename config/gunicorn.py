@@ -11,6 +11,11 @@ bind = f"{f'[{_host}]' if ':' in _host else _host}:{os.environ.get('PORT', '8000
 # is slow with its headers waits outside of them; each that is slow with a body holds one.
 worker_class = "gthread"
 threads = 16
+# Processes: Python computes in one thread of each at a time. Each has an encoder and the index's names in its memory.
+workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
+if workers > 1:
+    # Read by torch where they load it: together they have the cores, and no more threads than those.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
 # One database connection for each (config/backing.py).
 os.environ["LORADEX_WEB_THREADS"] = str(threads)
 keepalive = 65
