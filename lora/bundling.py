@@ -27,6 +27,7 @@ from lora.bundle_readme import readme
 from lora.bundled_adapters import Shape, all_modules, is_uniform, reads_alike, write_uniform
 from lora.bundled_vectors import stack_numbers, stack_vectors
 from lora.bundles import BUNDLES, BundleParams
+from lora.composing import folder_of
 from lora.config import CONFIG_NAME
 from lora.header import WEIGHTS_NAME
 from lora.module_routers import Baselines
@@ -136,7 +137,7 @@ def _write_adapter(
 
     Returns: what the manifest says of it.
     """
-    place = f"adapters/{position:02d}-{one.item.name.replace('/', '--')}"
+    place = folder_of(position, one.item.name)
     modules = one.item.layout.modules
     (folder / place).mkdir(parents=True)
     is_kept = common is None and reads_alike(one.item, base.modules)

@@ -1,10 +1,11 @@
 // The merge page: inputs with weights, a method with its parameters, what to make of the result; checked while you type.
 
-import { fits, query, readAddress, writeAddress } from "./address.js";
+import { readAddress, writeAddress } from "./address.js";
 import { call, clearErrors, el, markField, showError, unmarkField } from "./api.js";
 import { InterferenceView } from "./interference.js";
 import { Inputs } from "./merge-inputs.js";
 import { fillMethods, listMethods, markChosen, terms } from "./merge-methods.js";
+import { showRetrieval } from "./merge-retrieval.js";
 import { Verdict } from "./merge-verdict.js";
 import { checkParams } from "./params.js";
 import { LONG, RecipeForm } from "./recipe-form.js";
@@ -30,7 +31,7 @@ const recipeText = new RecipeText($("recipe-text"), $("recipe-problems"), $("ope
   onRead: (request) => {
     recipe.fromRequest(request);
     showMethod();
-    showRetrieval();
+    showRetrieval(recipe.retrieval);
     refresh();
     return recipe.previewRequest();
   },
@@ -205,23 +206,6 @@ function showMethod() {
   markChosen($("method-list"), method?.name);
 }
 
-function showRetrieval() {
-  const { retrieval } = recipe;
-  $("retrieval").hidden = !retrieval;
-  $("listed").hidden = Boolean(retrieval);
-  if (!retrieval) return;
-  const { text, texts, examples, router, k, params, base_model: base, filters = {} } = retrieval;
-  const asked = text ?? (examples || texts || []).map((item) => item?.input ?? item).join(" / ");
-  const text_ = asked.length > 200 ? `${asked.slice(0, 200)} …` : asked;
-  $("retrieval").querySelector(".retrieval-text").textContent = `Whatever a retrieval finds for “${text_}”, with its weights. Found now:`;
-  const address = new URLSearchParams(Object.entries({ text, router, k, base_model: base }).filter(([, value]) => value !== undefined));
-  for (const line of examples || []) address.append("examples", typeof line === "string" ? line : JSON.stringify(line));
-  for (const [key, values] of Object.entries(filters)) for (const value of [values].flat()) address.append(key, value);
-  for (const [key, value] of Object.entries(params || {})) address.set(`param.${key}`, String(value));
-  $("edit-retrieval").href = `/retrieve/?${query(address)}`;
-  $("edit-retrieval").hidden = !fits(address);
-}
-
 async function submit(event) {
   event.preventDefault();
   if (!(await recipeText.settle())) {
@@ -258,7 +242,7 @@ function listen() {
   $("fix-retrieval").addEventListener("click", () => {
     inputs.replace((recipe.found || []).map(({ adapter, revision, weight }) => ({ adapter, revision, weight: Number(weight.toPrecision(6)) })));
     recipe.retrieval = null;
-    showRetrieval();
+    showRetrieval(recipe.retrieval);
     changed();
   });
   // Before the form's own listener, so that the request is read from the fields of the new choice.
@@ -285,7 +269,7 @@ function start(merges) {
   recipe.fromAddress(params);
   $("lost").hidden = !isLost;
   showMethod();
-  showRetrieval();
+  showRetrieval(recipe.retrieval);
   listen();
   form.querySelector("button[type=submit]").disabled = false;
   refresh();
