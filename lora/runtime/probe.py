@@ -12,7 +12,7 @@ from lora.errors import InputProblem, LoraError, NotMergeable
 from lora.examples import MAX_EXAMPLES, Example, drawn, in_turns, lack_of_samples
 from lora.lazy_torch import torch
 from lora.runtime.adapted import AdaptedModel, Coefficients, answer_scores
-from lora.runtime.text import LINE, PROMPT, Batch, Tokens, batches
+from lora.runtime.text import LINE, PROMPT, Batch, Tokens, batches, joined
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -166,9 +166,9 @@ class Probe:
         """Return of each example, in the order of the batches, −log p per token of its answer, or of its prompt."""
         found: list[float] = []
         with torch.no_grad():
-            for batch in task:
+            for batch in joined(task):
                 losses = self._losses(batch, coefficients)
-                counted = (batch.is_answer if answers else ~batch.is_answer)[:, 1:].to(losses)
+                counted = (batch.is_answer if answers else batch.is_prompt)[:, 1:].to(losses)
                 found += ((losses * counted).sum(1) / counted.sum(1).clamp_min(1)).tolist()
         return found
 

@@ -1,8 +1,8 @@
-"""Examples as tokens: prompts in front, answers behind, in batches of one length so that nothing is padded."""
+"""Examples as tokens: prompts in front, answers behind, in batches of one length, so that nothing has to be padded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH_TOKENS = 512  # the logits of a vocabulary of 50,000 are 100 MB then
+PASS_TOKENS = 32  # a pass reads all weights, which takes about as long as to compute with so many tokens more
 MAX_TOKENS = 1024  # of an example; beyond that the beginning of its prompt is cut off
 LINE = "{line}"
 PROMPT = "{line}\nAnswer:"
@@ -49,6 +50,11 @@ class Batch:
     is_answer: Tensor
     prompts: Tensor
 
+    @property
+    def is_prompt(self) -> Tensor:
+        """Which tokens are the prompt's, (b, t) of bool."""
+        return torch.arange(self.ids.shape[1], device="cpu") < self.prompts[:, None]
+
     def apart(self) -> list[Batch]:
         """Return the examples one by one."""
         rows = [slice(k, k + 1) for k in range(len(self.ids))]
@@ -77,6 +83,41 @@ def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Ba
         size = max(1, BATCH_TOKENS // length)
         encoded += [_batch(rows[start : start + size]) for start in range(0, len(rows), size)]
     return encoded
+
+
+def joined(task: Sequence[Batch]) -> Iterator[Batch]:
+    """Yield the same examples in fewer passes: batches of about one length together, in their order.
+
+    They are filled up on the right, where a causal model does not look, so that no mask is needed. What fills up is
+    neither prompt nor answer.
+    """
+    part: list[Batch] = []
+    for batch in task:
+        if part and not _is_near(part, batch):
+            yield _filled(part)
+            part = []
+        part.append(batch)
+    if part:
+        yield _filled(part)
+
+
+def _is_near(part: Sequence[Batch], batch: Batch) -> bool:
+    """Whether to fill up costs less than a pass."""
+    width = max(one.ids.shape[1] for one in (*part, batch))
+    before = max(one.ids.shape[1] for one in part)
+    rows, more = sum(len(one.ids) for one in part), len(batch.ids)
+    filled = rows * (width - before) + more * (width - batch.ids.shape[1])
+    return filled <= PASS_TOKENS and (rows + more) * width <= BATCH_TOKENS
+
+
+def _filled(part: Sequence[Batch]) -> Batch:
+    width = max(one.ids.shape[1] for one in part)
+
+    def together(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in tensors])
+
+    ids = together([one.ids for one in part])
+    return Batch(ids, together([one.is_answer for one in part]), torch.cat([one.prompts for one in part]))
 
 
 def _batch(rows: Sequence[tuple[list[int], int]]) -> Batch:
