@@ -27,11 +27,9 @@ def by_size(texts: list[str]) -> list[list[int]]:
     order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
     costs, starts = [0], [0]
     for end, position in enumerate(order, 1):
-        width = len(texts[position])
-        most = min(end, BATCH_TEXTS, BATCH_CHARS // max(width, 1))
-        cost, start = min(
-            (costs[start] + PASS_CHARS + (end - start) * width, start) for start in range(min(end - most, end - 1), end)
-        )
+        width = max(len(texts[position]), 1)
+        most = max(min(end, BATCH_TEXTS, BATCH_CHARS // width), 1)
+        cost, start = min((costs[at] + PASS_CHARS + (end - at) * width, at) for at in range(end - most, end))
         costs.append(cost)
         starts.append(start)
     parts, end = [], len(order)
