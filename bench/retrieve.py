@@ -224,7 +224,8 @@ def run(experts: int, texts: list[str], *, peers: bool) -> None:
         write_experts(vectors, current_encoder().describe())
         rows = measure_site(site, vectors, texts)
         site.stop()
-        site.env |= {"WEB_CONCURRENCY": cores, "OMP_NUM_THREADS": "1"}  # the second as config/gunicorn.py sets it
+        site.env["WEB_CONCURRENCY"] = cores
+        del site.env["OMP_NUM_THREADS"]  # config/gunicorn.py has the processes share the cores
         site.start_web()
         rows.append(measure(f"{cores} processes", lambda: KeptAlive(site), texts))
         site.stop()

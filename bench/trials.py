@@ -7,7 +7,6 @@ ranked as a trial does it: the best three by probability are compared by exact a
 import argparse
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from lora.recipe import MergeInput
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.answering import exactly_answered
 from lora.runtime.loading import load_running_base
-from lora.runtime.probe import RunningBase
+from lora.runtime.probe import Probe, RunningBase
 from lora.runtime.text import PROMPT, batches
 from lora.samples import as_examples, parse_samples
 from lora.trial_score import Score
@@ -56,29 +55,12 @@ def lines_of(task: str, count: int, *, instruction: bool) -> list[Example]:
 
 
 @contextmanager
-def running(base: RunningBase, name: str) -> Iterator[None]:
+def running(base: RunningBase, name: str) -> Iterator[Probe]:
     """The base with one expert on top."""
     item = candidate(name)
     with AdapterFile(item.weights_path, item.layout) as file, AdaptedModel(base.model, [file]) as adapted:
         adapted.coefficients = adapted.one(0)
-        yield
-
-
-@torch.inference_mode()
-def line_losses(base: RunningBase, lines: Sequence[Example]) -> list[float]:
-    """Return the mean of -log p per token of each answer; lines of one length are run together."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for place, line in enumerate(lines):
-        by_length[batches([line], base.tokens, PROMPT)[0].ids.shape[1]].append(place)
-    losses = [0.0] * len(lines)
-    for places in by_length.values():
-        [batch] = batches([lines[place] for place in places], base.tokens, PROMPT)
-        logits = base.logits(batch.ids)[:, :-1].float()
-        found = torch.nn.functional.cross_entropy(logits.mT, batch.ids[:, 1:], reduction="none")
-        counted = batch.is_answer[:, 1:].float()
-        for place, loss in zip(places, ((found * counted).sum(1) / counted.sum(1)).tolist(), strict=True):
-            losses[place] = loss
-    return losses
+        yield Probe(base, adapted, [item], [1.0])
 
 
 def likeliest(losses: NDArray[np.float64], drawn: NDArray[np.int64]) -> list[int]:
@@ -92,9 +74,10 @@ def right_of(base: RunningBase, own: int, lines: Sequence[Example], sizes: Seque
     draw = np.random.default_rng(own)
     draws = {size: [draw.choice(len(lines), size, replace=False) for _ in range(DRAWS)] for size in sizes}
     losses, exact = np.empty((len(EXPERTS), len(lines))), np.zeros((len(EXPERTS), len(lines)))
+    tasks = [batches([line], base.tokens, PROMPT) for line in lines]
     for i, name in enumerate(EXPERTS):
-        with running(base, name):
-            losses[i] = line_losses(base, lines)
+        with running(base, name) as probe:
+            losses[i] = [probe.loss(task, probe.adapted.one(0)) for task in tasks]
     asked = {i for drawn in draws.values() for one in drawn for i in likeliest(losses, one)}
     for i in asked:
         with running(base, EXPERTS[i]):

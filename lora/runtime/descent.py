@@ -11,7 +11,7 @@ from lora.errors import LoraError
 from lora.examples import Example
 from lora.lazy_torch import torch
 from lora.runtime.probe import RunningBase
-from lora.runtime.text import PROMPT, Batch, batches
+from lora.runtime.text import PROMPT, Batch, batches, padded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,17 +75,4 @@ def _drawn(samples: Sequence[Batch], steps: int, seed: int) -> Iterator[Batch]:
         while len(queue) < BATCH:
             queue += np.argsort(draw.random_raw(len(samples)), kind="stable").tolist()
         chosen, queue = queue[:BATCH], queue[BATCH:]
-        yield _padded([samples[i] for i in chosen])
-
-
-def _padded(rows: Sequence[Batch]) -> Batch:
-    """Return single samples as one batch. What follows an answer is read by no token that counts."""
-
-    def beside(tensors: list[Tensor]) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-
-    return Batch(
-        beside([row.ids[0] for row in rows]),
-        beside([row.is_answer[0] for row in rows]),
-        torch.cat([row.prompts for row in rows]),
-    )
+        yield padded([samples[i] for i in chosen])

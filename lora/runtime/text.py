@@ -86,19 +86,15 @@ def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Ba
 
 
 def joined(task: Sequence[Batch]) -> Iterator[Batch]:
-    """Yield the same examples in fewer passes: batches of about one length together, in their order.
-
-    They are filled up on the right, where a causal model does not look, so that no mask is needed. What fills up is
-    neither prompt nor answer.
-    """
+    """Yield the same examples in fewer passes: batches of about one length together, in their order."""
     part: list[Batch] = []
     for batch in task:
         if part and not _is_near(part, batch):
-            yield _filled(part)
+            yield padded(part)
             part = []
         part.append(batch)
     if part:
-        yield _filled(part)
+        yield padded(part)
 
 
 def _is_near(part: Sequence[Batch], batch: Batch) -> bool:
@@ -110,14 +106,17 @@ def _is_near(part: Sequence[Batch], batch: Batch) -> bool:
     return filled <= PASS_TOKENS and (rows + more) * width <= BATCH_TOKENS
 
 
-def _filled(part: Sequence[Batch]) -> Batch:
-    width = max(one.ids.shape[1] for one in part)
+def padded(part: Sequence[Batch]) -> Batch:
+    """Return batches as one, filled up on the right, where a causal model does not look: no mask is needed.
 
-    def together(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in tensors])
+    What fills up is neither prompt nor answer.
+    """
 
-    ids = together([one.ids for one in part])
-    return Batch(ids, together([one.is_answer for one in part]), torch.cat([one.prompts for one in part]))
+    def beside(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence([row for one in tensors for row in one], batch_first=True)
+
+    ids, is_answer = beside([one.ids for one in part]), beside([one.is_answer for one in part])
+    return Batch(ids, is_answer, torch.cat([one.prompts for one in part]))
 
 
 def _batch(rows: Sequence[tuple[list[int], int]]) -> Batch:
