@@ -1,7 +1,8 @@
 """Trials on the example experts: how often a few examples put the right one first, and how long a trial takes.
 
-Every test line, without its instruction, is scored once under each of the twelve experts; then examples are drawn and
-ranked as a trial does it: the best three by probability are compared by exact answers, ties by probability.
+Every test line, without its instruction, is scored once under each of the twelve experts, as it is and below the
+instruction of the expert's samples; then examples are drawn and ranked as a trial does it: the best three by
+probability are compared by exact answers, ties by probability.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from bench.merge_quality import ZOO
 from examples.smollm2 import GGUF, gguf_folder
 from lora.config import parse_config
-from lora.examples import Example
+from lora.examples import Example, below
 from lora.header import read_header
 from lora.layout import read_layout
 from lora.recipe import MergeInput
@@ -31,6 +33,8 @@ from lora.samples import as_examples, parse_samples
 from lora.trial_score import Score
 from lora.trials import SURVIVORS, Trial
 from lora.weights import AdapterFile
+
+Losses = dict[tuple[int, str | None], NDArray[np.float64]]  # of every line, by expert and what it stands below
 
 EXPERTS = sorted(folder.name for folder in ZOO.iterdir() if folder.is_dir())
 CANDIDATES = 10
@@ -45,7 +49,8 @@ def candidate(name: str) -> MergeInput:
     config = parse_config((folder / "adapter_config.json").read_bytes())
     with weights.open("rb") as stream:
         layout = read_layout(read_header(stream, weights.stat().st_size), config)
-    return MergeInput(weights, layout, config, None, name, name)
+    samples = as_examples(parse_samples((folder / "samples.jsonl").read_bytes()))
+    return MergeInput(weights, layout, config, None, name, name, samples)
 
 
 def lines_of(task: str, count: int, *, instruction: bool) -> list[Example]:
@@ -55,46 +60,57 @@ def lines_of(task: str, count: int, *, instruction: bool) -> list[Example]:
 
 
 @contextmanager
-def running(base: RunningBase, name: str) -> Iterator[Probe]:
+def running(base: RunningBase, item: MergeInput) -> Iterator[Probe]:
     """The base with one expert on top."""
-    item = candidate(name)
     with AdapterFile(item.weights_path, item.layout) as file, AdaptedModel(base.model, [file]) as adapted:
         adapted.coefficients = adapted.one(0)
         yield Probe(base, adapted, [item], [1.0])
 
 
-def likeliest(losses: NDArray[np.float64], drawn: NDArray[np.int64]) -> list[int]:
-    """Return the experts that a trial on the drawn lines asks for answers, the best first."""
-    scores = [Score("adapter", i, tuple(row)) for i, row in enumerate(losses[:, drawn])]
-    return sorted(range(len(scores)), key=lambda i: scores[i].key)[:SURVIVORS]
+def likeliest(losses: Losses, drawn: NDArray[np.int64]) -> list[Score]:
+    """Return the scores of the experts that a trial on the drawn lines asks for answers, the best first."""
+    best: dict[int, Score] = {}
+    for (i, line), row in losses.items():
+        score = Score("adapter", i, tuple(row[drawn]), instruction=line)
+        best[i] = min(best.get(i, score), score, key=lambda score: score.key)
+    return sorted(best.values(), key=lambda score: score.key)[:SURVIVORS]
+
+
+def all_losses(base: RunningBase, items: Sequence[MergeInput], lines: Sequence[Example]) -> Losses:
+    """Return the loss of every line under every expert, however a trial asks it."""
+    found = {}
+    for i, line in enumerate(Trial(base, items, lines).instructions):
+        with running(base, items[i]) as probe:
+            for way in dict.fromkeys((None, line)):
+                tasks = [batches([one], base.tokens, PROMPT) for one in below(way, lines)]
+                found[i, way] = np.array([probe.loss(task, probe.adapted.one(0)) for task in tasks])
+    return found
 
 
 def right_of(base: RunningBase, own: int, lines: Sequence[Example], sizes: Sequence[int]) -> dict[int, list[float]]:
     """Return by number of examples in how many draws an expert comes first on its task's lines, and by probability."""
     draw = np.random.default_rng(own)
     draws = {size: [draw.choice(len(lines), size, replace=False) for _ in range(DRAWS)] for size in sizes}
-    losses, exact = np.empty((len(EXPERTS), len(lines))), np.zeros((len(EXPERTS), len(lines)))
-    tasks = [batches([line], base.tokens, PROMPT) for line in lines]
-    for i, name in enumerate(EXPERTS):
-        with running(base, name) as probe:
-            losses[i] = [probe.loss(task, probe.adapted.one(0)) for task in tasks]
-    asked = {i for drawn in draws.values() for one in drawn for i in likeliest(losses, one)}
-    for i in asked:
-        with running(base, EXPERTS[i]):
-            exact[i] = exactly_answered(base, lines, PROMPT)
+    items = [candidate(name) for name in EXPERTS]
+    losses = all_losses(base, items, lines)
+    exact = {}
+    for i, line in {
+        (s.candidate, s.instruction) for rows in draws.values() for one in rows for s in likeliest(losses, one)
+    }:
+        with running(base, items[i]):
+            exact[i, line] = np.array(exactly_answered(base, below(line, lines), PROMPT))
 
-    def first(drawn: NDArray[np.int64]) -> int:
-        scores = [
-            Score("adapter", i, tuple(losses[i, drawn]), exact[i, drawn].mean()) for i in likeliest(losses, drawn)
-        ]
-        return min(scores, key=lambda score: score.key).candidate or 0
+    def first(drawn: NDArray[np.int64]) -> Score:
+        scores = likeliest(losses, drawn)
+        answered = [replace(s, exact_match=exact[s.candidate, s.instruction][drawn].mean()) for s in scores]
+        return min(answered, key=lambda score: score.key)
 
     return {
         size: [
-            float(np.mean([first(one) == own for one in drawn])),
-            float(np.mean([likeliest(losses, one)[0] == own for one in drawn])),
+            float(np.mean([first(one).candidate == own for one in rows])),
+            float(np.mean([likeliest(losses, one)[0].candidate == own for one in rows])),
         ]
-        for size, drawn in draws.items()
+        for size, rows in draws.items()
     }
 
 

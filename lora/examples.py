@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from lora.strict_json import is_storable
 
 MAX_EXAMPLES = 256
 MAX_CHARS = 4_000
+MAX_INSTRUCTION_CHARS = 1_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,24 @@ def lack_of_samples(*, labelled: bool, has_examples: bool) -> tuple[str, str]:
     """
     code, lacking = ("no_labels", "no samples with outputs") if labelled else ("no_samples", "no samples")
     return code, f"has {lacking}" + ("; give examples in params." if has_examples else ".")
+
+
+def instruction_of(texts: Iterable[str]) -> str | None:
+    """Return the first line that two or more inputs all have in common above other text; None where there is none."""
+    inputs = set(texts)
+    heads = [text.partition("\n") for text in inputs]
+    lines = {head for head, _, _ in heads}
+    if len(inputs) < 2 or len(lines) > 1 or not all(rest.strip() for _, _, rest in heads):
+        return None
+    [line] = lines
+    return line if line.strip() and len(line) <= MAX_INSTRUCTION_CHARS else None
+
+
+def below(instruction: str | None, examples: Sequence[Example]) -> list[Example]:
+    """Return the examples with a line above each input; None changes nothing."""
+    if instruction is None:
+        return list(examples)
+    return [Example(f"{instruction}\n{example.input}", example.output) for example in examples]
 
 
 def drawn(examples: Sequence[Example], most: int, seed: int) -> list[Example]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lora.check import first_paragraph
 from lora.errors import LoraError
-from lora.examples import Example
+from lora.examples import Example, instruction_of
 
 TASKS = "tasks.jsonl"
 EXAMPLES = ("examples.jsonl.gz", "examples.jsonl")
@@ -57,9 +57,7 @@ class Task:
 
     def instruction(self) -> str | None:
         """Return the first line that all samples and queries of the task have in common above other text, or None."""
-        heads = [example.input.partition("\n") for example in (*self.samples, *self.queries)]
-        lines = {head for head, _, _ in heads}
-        return next(iter(lines)) if len(lines) == 1 and all(rest.strip() for _, _, rest in heads) else None
+        return instruction_of(example.input for example in (*self.samples, *self.queries))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Score:
         exact_match: the share of all examples that greedy decoding answers exactly.
         weights: of a merge, by position of the candidate.
         answered: of a candidate that was asked, whether it answered each example exactly, in the examples' order.
+        instruction: the line that the examples were put below; None where they were run as they were given.
     """
 
     kind: Kind
@@ -28,6 +29,7 @@ class Score:
     exact_match: float | None = None
     weights: dict[int, float] = field(default_factory=dict)
     answered: tuple[bool, ...] = ()
+    instruction: str | None = None
 
     @property
     def examples(self) -> int:

@@ -3,6 +3,8 @@
 How probable the answers are tells experts apart by very few examples, so only the best by that are asked to answer.
 Weights of a merge are searched on examples, and what a search has seen would flatter it: a merge is scored on the half
 of the examples that its search has not seen, both ways round, and gets the weights that a third search finds on all.
+An adapter whose own samples stand below an instruction may know its task by that line alone, and people leave it out:
+such a candidate is run below its instruction, too, and goes on with what makes the answers more probable.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 
 from lora.binding import listed
 from lora.errors import NotMergeable
-from lora.examples import Example
+from lora.examples import Example, below, instruction_of
 from lora.mergeable import check_mergeable
 from lora.recipe import MergeInput
 from lora.runtime.adapted import AdaptedModel, DoesNotFit
@@ -58,7 +60,7 @@ class Trial:
 
     Args:
         base: in memory. Its own `progress` is not called; `progress` is, before every pass, and may raise.
-        candidates: that `why_not_run` has nothing against.
+        candidates: that `why_not_run` has nothing against; those with samples may be run below their instruction.
         examples: all with outputs.
         prompt: with `{line}` for an example's input.
         say: gets a sentence for every step; it names candidates, never an example.
@@ -78,6 +80,7 @@ class Trial:
         self._order = np.argsort(np.random.Philox(0).random_raw(len(examples)))
         self.examples = [examples[i] for i in self._order]
         self.candidates = candidates
+        self.instructions = [self._lacking(item) for item in candidates]
         self.skipped: dict[int, str] = {}
         self._prompt, self._say, self._progress = prompt, say, progress
         self._done, self._total = 0, 1
@@ -97,7 +100,7 @@ class Trial:
         scores += found.values()
         sound = sorted((i for i in best if found[i].loss is not None), key=lambda i: found[i].key)
         chosen = self._chosen(sound, mergeable) if mergeable else []
-        if chosen and (merge := self._merged(chosen)):
+        if chosen and (merge := self._merged(chosen, found[chosen[0]].instruction)):
             scores.append(merge)
         return sorted(scores, key=lambda score: score.key)
 
@@ -105,8 +108,14 @@ class Trial:
         """How many examples will be run, about; a candidate that is skipped makes it fewer."""
         count, candidates = len(self.examples), len(self.candidates)
         total = sum(alive * (end - start) for alive, start, end in rounds(candidates, count))
+        total += min(FIRST, count) * sum(line is not None for line in self.instructions)
         total += count * (1 + ANSWERED + 2 * WITH_SHOTS + ANSWERED * min(SURVIVORS, candidates))
         return total + wants_merge * (2 * BUDGET * min(count, SEARCHED) + count * (1 + ANSWERED))
+
+    def _lacking(self, item: MergeInput) -> str | None:
+        """The instruction of a candidate's samples, where no example begins with it already."""
+        line = instruction_of(sample.input for sample in item.samples)
+        return None if line and any(example.input.startswith(line) for example in self.examples) else line
 
     def _advance(self, examples: int) -> None:
         self._done += examples
@@ -155,8 +164,9 @@ class Trial:
 
     def _said(self, name: str, score: Score) -> Score:
         exact = "" if score.exact_match is None else f", {score.exact_match:.0%} exact"
+        how = "" if score.instruction is None else ", below its own instruction"
         likely = "none" if score.probability is None else f"{score.probability:.3g}"
-        self._say(f"{name}: mean probability {likely} on {score.examples} examples{exact}")
+        self._say(f"{name}{how}: mean probability {likely} on {score.examples} examples{exact}")
         return score
 
     def _halved(self) -> dict[int, Score]:
@@ -177,18 +187,27 @@ class Trial:
         part = self.examples[start:end]
         try:
             with self._on_base([i]) as probe:
-                losses = self._losses(probe, part, probe.adapted.one(0))
+                found = [self._continued(probe, score, part) for score in self._ways(scores[i])]
         except DoesNotFit as error:
             del scores[i]
             self.skipped[i] = str(error)
             self._say(f"{self.candidates[i].name} is left out: {error}")
             return
-        self._advance(len(part))
-        scores[i] = self._said(self.candidates[i].name, replace(scores[i], losses=scores[i].losses + losses))
+        self._advance(len(part) * len(found))
+        scores[i] = self._said(self.candidates[i].name, min(found, key=lambda score: score.key))
+
+    def _ways(self, score: Score) -> list[Score]:
+        """The score of a candidate by how it may be asked; after the first round that is decided."""
+        line = self.instructions[score.candidate or 0]
+        return [score] if score.losses or line is None else [score, replace(score, instruction=line)]
+
+    def _continued(self, probe: Probe, score: Score, examples: Sequence[Example]) -> Score:
+        losses = self._losses(probe, below(score.instruction, examples), probe.adapted.one(0))
+        return replace(score, losses=score.losses + losses)
 
     def _answered(self, i: int, score: Score) -> Score:
         with self._on_base([i]):
-            found = exactly_answered(self._base, self.examples, self._prompt)
+            found = exactly_answered(self._base, below(score.instruction, self.examples), self._prompt)
         self._advance(ANSWERED * len(self.examples))
         answered = tuple(found[place] for place in np.argsort(self._order))
         measured = replace(score, exact_match=sum(found) / len(found), answered=answered)
@@ -199,14 +218,19 @@ class Trial:
             return []
         return next((best[:n] for n in (3, 2) if len(best) >= n and mergeable(best[:n])), [])
 
-    def _merged(self, chosen: Sequence[int]) -> Score | None:
-        """Search the weights, first on all examples; None where no sum beats the best alone."""
+    def _merged(self, chosen: Sequence[int], instruction: str | None) -> Score | None:
+        """Search the weights, first on all examples; None where no sum beats the best alone.
+
+        Args:
+            instruction: what the best alone was asked below.
+        """
         self._say(f"Searching the weights of a sum of {', '.join(self.candidates[i].name for i in chosen)}")
-        halves = self.examples[::2], self.examples[1::2]
+        examples = below(instruction, self.examples)
+        halves = examples[::2], examples[1::2]
         losses: tuple[float, ...] = ()
         exact = 0
         with self._on_base(chosen) as probe:
-            found = self._searched(probe, self.examples)
+            found = self._searched(probe, examples)
             if found == _first_alone(probe.n):
                 self._say(f"No sum that was tried beats {self.candidates[chosen[0]].name} alone")
                 return None
@@ -215,8 +239,8 @@ class Trial:
                 losses += self._losses(probe, unseen, weights)
                 exact += self._exact(unseen, self._prompt)
                 self._advance(len(unseen) * (1 + ANSWERED))
-        share = exact / len(self.examples)
-        merge = Score("merge", None, losses, share, dict(zip(chosen, found, strict=True)))
+        weights_of = dict(zip(chosen, found, strict=True))
+        merge = Score("merge", None, losses, exact / len(examples), weights_of, instruction=instruction)
         return self._said("Their merge, on examples that its search has not seen", merge)
 
     def _searched(self, probe: Probe, examples: Sequence[Example]) -> tuple[float, ...]:

@@ -116,12 +116,12 @@ def _described(
         "problems": revision.problems,
         "warnings": revision.warnings,
         "lineage": lineage,
-        "files": [file.as_json() for file in revision.files.all() if _may_read(user, adapter, file.path)],
+        "files": [file.as_json() for file in revision.files.all() if may_read(user, adapter, file.path)],
         "urls": {"self": base, "page": f"/adapters/{adapter.full_name}/", "archive": f"{base}archive/"},
     }
 
 
-def _may_read(user: Caller, adapter: Adapter, path: str) -> bool:
+def may_read(user: Caller, adapter: Adapter, path: str) -> bool:
     """Whether the caller gets a file: an owner may hide the texts of the samples."""
     return path != "samples.jsonl" or adapter.samples_public or is_owner(user, adapter)
 
@@ -129,4 +129,4 @@ def _may_read(user: Caller, adapter: Adapter, path: str) -> bool:
 def readable_files(user: Caller, revision: Revision) -> dict[str, Any]:
     """The blobs of a revision by path, without what its owner hides from the caller."""
     adapter = revision.adapter
-    return {file.path: file.blob for file in revision.files.all() if _may_read(user, adapter, file.path)}
+    return {file.path: file.blob for file in revision.files.all() if may_read(user, adapter, file.path)}

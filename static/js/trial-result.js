@@ -23,7 +23,8 @@ function verdict({ ranking, examples }) {
 function who(row) {
   const name = row.adapter ? el("a", { href: adapterPath(row.adapter) }, row.adapter) : el("span", {}, KINDS[row.kind]);
   const parts = (row.inputs || []).filter(({ weight }) => weight !== 0).map(({ adapter, weight }) => `${adapter} × ${String(Number(weight.toPrecision(3))).replace("-", "−")}`);
-  return el("td", { class: "trial-who" }, name, parts.length ? el("p", { class: "small muted" }, parts.join(" + ")) : null);
+  const said = (text) => el("p", { class: "small muted" }, text);
+  return el("td", { class: "trial-who" }, name, parts.length ? said(parts.join(" + ")) : null, row.instruction ? said(`below “${row.instruction}”`) : null);
 }
 
 function measured(text, fraction, className) {
@@ -31,6 +32,13 @@ function measured(text, fraction, className) {
   cell.append(text === null ? el("span", { class: "muted small" }, "not measured") : el("span", { class: "number" }, text));
   if (text !== null) cell.append(bar(fraction, { className }));
   return cell;
+}
+
+// What the best has to be asked below, to do as well as it did here.
+function instruction({ instruction: line, adapter, inputs }) {
+  if (!line) return [];
+  const copy = el("button", { type: "button", class: "button small copy", "aria-label": "Copy: the line above" }, "Copy");
+  return [el("p", {}, `Your examples did better below the line with which the samples of ${adapter || inputs[0].adapter} begin. Put it above what you ask:`), el("div", { class: "snippet" }, copy, el("pre", { tabindex: "0" }, el("code", {}, line)))];
 }
 
 const archive = ({ adapter, revision }) => `/api/v1/adapters/${adapter}/archive/?revision=${revision}`;
@@ -88,6 +96,7 @@ function table(result) {
 function notes({ examples, ranking, skipped, merge }) {
   const found = [`One answer of ${examples} is ${Math.round(100 / examples)} points: small differences may be chance. Ranked by exact answers, ties by how probable the examples’ answers are, per token and in the mean. Loss is the mean of −log p per token.`];
   if (ranking.some(({ exact_match: share, kind }) => share === null && kind === "adapter")) found.push("Experts that make the answers improbable were not asked to answer, and after a first round saw no more examples.");
+  if (ranking.some((row) => row.instruction)) found.push("An expert whose samples all begin with one line was asked as you wrote and below that line, and goes on as the answers were more probable.");
   if (merge) found.push("The merge is measured on the half of the examples that its search had not seen, both ways round; the file has the weights found on all.");
   return [...found.map((text) => el("p", { class: "hint" }, text)), ...skipped.map(({ adapter, reason }) => el("p", { class: "hint" }, `${adapter} was left out. ${reason}`))];
 }
@@ -97,5 +106,5 @@ export function resultNodes(result) {
   const [best] = result.ranking;
   const text = verdict(result);
   const link = best.kind.startsWith("base") ? null : action(best, result.merge, true);
-  return [`Best: ${nameOf(best)}. ${text}`, [el("section", { class: "card trial-best" }, el("h2", {}, `Best: ${nameOf(best)}`), el("p", {}, text), link ? el("p", { class: "row" }, link) : null), el("section", { class: "card" }, el("h2", {}, "Measured"), table(result), ...notes(result))]];
+  return [`Best: ${nameOf(best)}. ${text}`, [el("section", { class: "card trial-best" }, el("h2", {}, `Best: ${nameOf(best)}`), el("p", {}, text), ...instruction(best), link ? el("p", { class: "row" }, link) : null), el("section", { class: "card" }, el("h2", {}, "Measured"), table(result), ...notes(result))]];
 }

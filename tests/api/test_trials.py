@@ -76,6 +76,21 @@ def test_a_trial_ranks_what_it_has_measured(experts, ada):
     assert all(len(row["revision"]) == 40 for row in result["ranking"] if row["adapter"])
 
 
+def test_experts_are_asked_below_the_line_of_their_samples_where_the_caller_may_read_them(with_base, ada, bob, add):
+    samples = b'{"input": "bb a\\nab", "output": "c"}\n{"input": "bb a\\nb", "output": "a c"}\n'
+    for seed in range(6):
+        add(ada, f"in{seed}", seed, samples=samples)
+    rows = finished(bob, begin(bob))["result"]["ranking"]
+    lines = {row["adapter"]: row["instruction"] for row in rows}
+    assert set(lines.values()) == {None, "bb a"}
+    assert lines[None] is None
+    for name in lines:
+        if name:
+            ada.patch(f"/adapters/{name}/", {"samples_public": False})
+    assert {row["instruction"] for row in finished(bob, begin(bob))["result"]["ranking"]} == {None}
+    assert finished(ada, begin(ada))["result"]["ranking"] == rows
+
+
 def test_the_best_merge_can_be_downloaded_and_is_reproduced_by_its_recipe(experts, ada):
     job = finished(ada, begin(ada, merge=True))
     assert job["status"] == "succeeded", job

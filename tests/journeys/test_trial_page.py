@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.browser]
 
 EXPERTS = ("date-format", "addition-2digit")
 DATES = "1998-11-06 => 6 November 1998\n2027-09-24 => 24 September 2027\n1904-09-08 => 8 September 1904"
+LINE = "Rewrite the ISO date (YYYY-MM-DD) as day, month name and year."
 # The base model is unpacked first, which takes a minute on a busy machine.
 TRIAL_MS = 900_000
 READ = """async ([raw, isCsv]) => (await import("/static/js/trial-examples.js")).readLabelled(raw, { isCsv })"""
@@ -68,15 +69,15 @@ def test_from_examples_by_keys_alone_to_a_ranking_and_its_download(zoo: Site) ->
         assert "?job=" in address
         assert "November" not in address
         expect(page.locator(".trial-best h2")).to_have_text("Best: zoe/date-format", timeout=TRIAL_MS)
-        # Without the instruction that it was trained on, the expert answers most, and the base none.
-        told = re.compile(
-            r"[1-3] of 3 answered exactly\. The base model alone answers 0 of 3, and . of 3 with the other"
-        )
+        # Below the line with which its samples begin, the expert answers all, and the base none.
+        told = re.compile(r"3 of 3 answered exactly\. The base model alone answers 0 of 3, and . of 3 with the other")
         expect(page.locator(".trial-best")).to_contain_text(told)
+        expect(page.locator(".trial-best code")).to_have_text(LINE)
         expect(page.locator("#announcer")).to_contain_text("Best: zoe/date-format. ")
         rows = page.locator(".trial-table tbody tr")
         assert rows.count() >= 4
-        expect(rows.first.locator(".trial-measure").first).to_have_text(re.compile("[1-3] of 3"))
+        expect(rows.first.locator(".trial-who")).to_contain_text(f"below “{LINE}”")
+        expect(rows.first.locator(".trial-measure").first).to_have_text("3 of 3")
         expect(page.locator('tr[data-kind="base"]')).to_contain_text("0 of 3")
         with page.expect_download() as download:
             page.get_by_role("link", name="Download zoe/date-format").click()

@@ -1,6 +1,7 @@
 """Trials on a tiny Llama: losses as PEFT has them, answers as transformers generates them, and an honest order."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,6 +162,35 @@ def test_halving_tells_what_was_measured_on_how_many(base, candidates):
     assert [score.exact_match is None for score in experts] == [False, False, False, True, True]
     assert all(score.loss > 0 for score in scores)
     assert scores == sorted(scores, key=lambda score: score.key)
+
+
+def test_a_candidate_is_asked_below_its_instruction_where_that_makes_the_answers_more_probable(base, candidates):
+    samples = (Example("abc a\nbb", "c"), Example("abc a\nca", "b"))
+    told = [replace(item, samples=samples) for item in candidates]
+    lines = [Example(f"abc a\n{one.input}", one.output) for one in EXAMPLES]
+    ways = [{s.candidate: s for s in Trial(base, candidates, asked).run() if s.candidate is not None}
+            for asked in (EXAMPLES, lines)]  # fmt: skip
+    found = {score.candidate: score for score in Trial(base, told, EXAMPLES).run() if score.candidate is not None}
+    for i, score in found.items():
+        given, below = ways[0][i], ways[1][i]
+        better = below if below.probability > given.probability else given
+        assert score.instruction == ("abc a" if better is below else None)
+        assert (score.losses, score.examples) == (pytest.approx(better.losses), 5)
+        assert score.exact_match in (None, better.exact_match)
+    assert {score.instruction for score in found.values()} == {None, "abc a"}
+    # Where the caller has written it, there is nothing to put above.
+    assert {score.instruction for score in Trial(base, told, lines).run()} == {None}
+
+
+def test_a_merge_is_asked_as_the_best_alone_was(base, candidates):
+    samples = (Example("abc a\nbb", "c"), Example("abc a\nca", "b"))
+    examples = [Example(f"abc a\n{one.input}", one.output) for one in EXAMPLES]
+    told = [replace(item, samples=samples) for item in candidates]
+    trial = Trial(base, told, EXAMPLES)
+    merge = trial._merged([2, 0], "abc a")
+    assert (merge.instruction, merge.examples) == ("abc a", 5)
+    same = Trial(base, candidates, examples)._merged([2, 0], None)
+    assert (merge.losses, merge.weights) == (pytest.approx(same.losses), pytest.approx(same.weights))
 
 
 def test_one_line_that_goes_wrong_does_not_outweigh_the_others():

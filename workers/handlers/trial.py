@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
 
 from lora.errors import LoraError
 from lora.examples import Example
+from lora.recipe import MergeInput
+from lora.samples import SAMPLES_NAME
 from lora.trial_score import Score
 from lora.trials import Trial
 from registry import jobs
+from registry.describe import may_read
 from registry.errors import AppError
+from registry.merge_samples import examples_of
 from registry.merges import check_inputs, described_files, first_places, local_file, request_merge
 from registry.models import Revision
 from registry.recipe_requests import parse_recipe
@@ -36,7 +41,7 @@ def handle(work: Work) -> None:
 
     with ExitStack() as stack:
         work.log(f"Running {len(revisions)} experts on {len(examples)} examples")
-        files = [local_file(revision, stack) for revision in revisions]
+        files = [_file(work, revision, stack) for revision in revisions]
         trial = Trial(base, files, examples, prompt=private["prompt"], say=work.log, progress=work.part(0.1, 1.0))
         scores = trial.run(mergeable if order["merge"] else None)
     result = {
@@ -48,6 +53,13 @@ def handle(work: Work) -> None:
     if order.get("outcomes"):
         result["outcomes"] = _keep_outcomes(work, examples, revisions, scores)
     _finish(work, result, revisions, scores)
+
+
+def _file(work: Work, revision: Revision, stack: ExitStack) -> MergeInput:
+    """With its samples where the trial's owner may read them: a line of them comes into the result."""
+    file = local_file(revision, stack)
+    is_open = may_read(work.job.owner, revision.adapter, SAMPLES_NAME)
+    return replace(file, samples=examples_of(revision)) if is_open else file
 
 
 def _recipe(work: Work, weights: Sequence[tuple[Revision, float]]) -> Recipe | None:
@@ -74,6 +86,7 @@ def _row(score: Score, revisions: Sequence[Revision]) -> dict[str, Any]:
         "probability": score.probability,
         "exact_match": score.exact_match,
         "examples": score.examples,
+        "instruction": score.instruction,
     }
     return {"kind": score.kind, **who, **measured} | ({"inputs": inputs} if inputs else {})
 

@@ -81,13 +81,14 @@ def _trials() -> None:
 
     def row(kind: str, loss: float, exact: float | None, adapter: str | None = None, **more: object) -> dict:
         likely = {"loss": loss, "probability": math.exp(-loss)}
-        measured = {**likely, "exact_match": exact, "examples": 12 if exact is not None else 8}
+        measured = {**likely, "exact_match": exact, "examples": 12 if exact is not None else 8, "instruction": None}
         return {"kind": kind, "adapter": adapter, "revision": "0" * 40 if adapter else None, **measured, **more}
 
+    line = "Rewrite the ISO date (YYYY-MM-DD) as day, month name and year."
     inputs = [{"adapter": best, "revision": "0" * 40, "weight": 1.13}, {"adapter": second, "weight": -0.21}]
     ranking = [
-        row("adapter", 0.021, 1.0, best),
-        row("merge", 0.034, 11 / 12, inputs=inputs),
+        row("adapter", 0.021, 1.0, best, instruction=line),
+        row("merge", 0.034, 11 / 12, inputs=inputs, instruction=line),
         row("base_few_shot", 0.412, 5 / 12),
         row("adapter", 1.204, 1 / 12, second),
         row("base", 2.318, 0.0),
