@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora.examples import instruction_of
 from registry.models import Blob, Revision, RevisionFile
 from registry.samples import PATH, parse_samples
 from registry.storage import read_blob
@@ -47,13 +48,20 @@ def find_evidence(space: str, found: Iterable[tuple[int, int, NDArray[Any]]]) ->
 
 
 def describe(revisions: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """What one decides by at a glance: revision id → `{license, rank}`; None where it is not known."""
+    """What one decides by at a glance: revision id → `{license, rank, instruction}`; None where it is not known.
+
+    The instruction is the line with which all samples begin, which is not told where the owner hides their texts.
+    """
     ids = sorted(set(revisions))
     facts = {}
     for start in range(0, len(ids), SQL_CHUNK):
-        rows = Revision.objects.filter(pk__in=ids[start : start + SQL_CHUNK]).order_by()
+        part = ids[start : start + SQL_CHUNK]
+        shown = RevisionFile.objects.filter(revision_id__in=part, path=PATH, revision__adapter__samples_public=True)
+        samples = dict(shown.values_list("revision_id", "blob_id"))
+        rows = Revision.objects.filter(pk__in=part).order_by()
         for pk, licence, rank in rows.values_list("pk", "adapter__license", "summary__rank"):
-            facts[pk] = {"license": licence or None, "rank": rank}
+            line = _instruction(samples[pk]) if pk in samples else None
+            facts[pk] = {"license": licence or None, "rank": rank, "instruction": line}
     return facts
 
 
@@ -73,6 +81,11 @@ def _shown_texts(revision: Revision) -> tuple[str, ...] | None:
 def _texts(sha256: str) -> tuple[str, ...]:
     """Sample inputs in a stored file, whose digest is its name."""
     return tuple(sample["input"] for sample in parse_samples(read_blob(Blob(sha256=sha256))))
+
+
+@lru_cache(maxsize=4096)
+def _instruction(sha256: str) -> str | None:
+    return instruction_of(_texts(sha256))
 
 
 def _nearest(queries: NDArray[Any], rows: NDArray[Any], texts: tuple[str, ...] | None) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ RETRIEVE_REQUEST = inline_serializer(
         "base_model": serializers.CharField(required=False, help_text="name or alias; all where it is left out"),
         "filters": inline_serializer("RetrieveFilters", {name: _strings() for name in FILTERS}, required=False),
         "params": serializers.DictField(required=False, help_text="of the router; see /methods/"),
-        "explain": serializers.BooleanField(required=False, help_text="adds evidence, licence and rank"),
+        "explain": serializers.BooleanField(required=False, help_text="adds evidence, licence, rank and instruction"),
         "outcomes": serializers.BooleanField(
             required=False, help_text="what experts scored near the query shifts their ranks; false"
         ),
@@ -129,6 +129,9 @@ MATCH = inline_serializer(
         "weight": serializers.FloatField(help_text="at least 0; sums to 1 over the matches"),
         "license": serializers.CharField(required=False, allow_null=True, help_text="with explain"),
         "rank": serializers.IntegerField(required=False, allow_null=True, help_text="with explain"),
+        "instruction": serializers.CharField(
+            required=False, allow_null=True, help_text="with explain: the line with which all its samples begin"
+        ),
         "compositions": _strings(help_text="with explain: those that the expert is in"),
         "evidence": EVIDENCE,
     },

@@ -57,6 +57,12 @@ function tickOf(match, { ticked, onTick }) {
   return tick;
 }
 
+// The line below which the expert was trained, where the question was asked without it.
+function instruction({ instruction: line }, texts) {
+  if (!line || texts.every((text) => text.startsWith(line))) return null;
+  return el("p", { class: "small why" }, "Ask it below the line with which its samples begin: ", el("q", {}, line));
+}
+
 const count = (number) => `${number} outcome${number === 1 ? "" : "s"}`;
 
 // What is known of an expert from how it did before, and what is said about it, where the router tells.
@@ -100,7 +106,7 @@ function matchItem(matches, index, words, view) {
       "article",
       { class: "match" },
       el("div", { class: "row" }, tickOf(match, view), el("span", { class: "muted" }, `${index + 1}.`)),
-      el("div", { class: "match-who" }, el("h3", {}, el("a", { href: adapterPath(match.adapter) }, match.adapter)), facts(match), el("p", { class: "small why" }, reason(matches, index, view)), known(match), judgement(match, view.prompt, view.isLoggedIn)),
+      el("div", { class: "match-who" }, el("h3", {}, el("a", { href: adapterPath(match.adapter) }, match.adapter)), facts(match), el("p", { class: "small why" }, reason(matches, index, view)), known(match), instruction(match, view.texts), judgement(match, view.prompt, view.isLoggedIn)),
       measures(matches, index, view.scale, view.threshold),
       evidence(match, index + 1, words),
     ),

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.browser]
 
 CAPITALS = ["Name the capital of Peru.", "Which city is the capital of Chad?"]
 RIVERS = ["Which river flows through Cairo?", "Name the longest river of Europe."]
-SUMS = ["What is 12 plus 30?", "Add 7 and 8."]
+SUMS = ["Do the sum.\nWhat is 12 plus 30?", "Do the sum.\nAdd 7 and 8."]
 QUESTION = "What is the capital of Chile?"
 FAR = "Дождь закончился к вечеру, и дети вышли во двор."
 # The first job of a worker and the first question of a web process load the encoder.
@@ -84,6 +84,17 @@ def test_a_question_is_in_the_address_and_comes_back(site: Site, experts: str) -
         page.goto(address)
         assert names(page) == first
         expect(page.get_by_label("min_score")).to_have_value("0.1")
+
+
+def test_the_line_with_which_samples_begin_is_told_where_it_is_left_out(site: Site, experts: str) -> None:
+    with open_browser(site.url) as (page, _):
+        page.goto("/retrieve/?owner=retta&router=lora_retriever")
+        ask(page, "What is 9 plus 4?")
+        assert names(page)[0] == "retta/sums"
+        lines = page.get_by_text("Ask it below the line")
+        expect(lines).to_have_text("Ask it below the line with which its samples begin: Do the sum.")
+        ask(page, "Do the sum.\nWhat is 9 plus 4?")
+        expect(lines).to_have_count(0)
 
 
 def test_who_names_no_router_is_told_how_likely_each_expert_is(site: Site, experts: str) -> None:

@@ -40,7 +40,7 @@ def test_anybody_may_retrieve(client):
     [result] = body["results"]
     assert [match["adapter"] for match in result["matches"]] == ["ada/capitals", "bo/sums"]
     said = {"adapter", "revision", "base_model", "score", "weight"}
-    assert result["matches"][0].keys() == said | {"license", "rank", "evidence", "compositions"}
+    assert result["matches"][0].keys() == said | {"license", "rank", "instruction", "evidence", "compositions"}
     [plain] = post(client, {"text": "Name the capital of Peru.", "k": 1}).json()["results"]
     assert plain["matches"][0].keys() == said
 

@@ -152,6 +152,22 @@ def test_evidence_shows_the_nearest_samples(experts):
     assert shown["cy/many"] == [{"score": sample["score"]} for sample in evidence["cy/many"]]
 
 
+def test_the_line_with_which_samples_begin_is_told_where_they_are_shown():
+    told = make_expert("ada/told", [f"Name the capital.\n{text}" for text in CAPITALS])
+    make_expert("bo/plain", CAPITALS)
+    make_expert("cy/none", [])
+    ask = {"text": CAPITALS[0], "explain": True, "params": {"abstain": False}}
+
+    def lines():
+        [result] = retrieve(NOBODY, ask)["results"]
+        return {match["adapter"]: match["instruction"] for match in result["matches"]}
+
+    assert lines() == {"ada/told": "Name the capital.", "bo/plain": None}
+    told.samples_public = False
+    publish(told)
+    assert lines() == {"ada/told": None, "bo/plain": None}
+
+
 @pytest.mark.parametrize("text", ["\0 nul \0", "\ud800 lone", "😀" * 300, "a" * MAX_CHARS, "\u202ertl <b>"])
 def test_odd_texts_are_answered(experts, text):
     assert len(names(retrieve(NOBODY, {"text": text, "explain": True, "params": {"abstain": False}}))) == 3
