@@ -1,8 +1,8 @@
 """Trials on the example experts: how often a few examples put the right one first, and how long a trial takes.
 
-Every test line, without its instruction, is scored once under each of the twelve experts, as it is and below the
-instruction of the expert's samples; then examples are drawn and ranked as a trial does it: the best three by
-probability are compared by exact answers, ties by probability.
+Every test line, without its instruction, is run once under each of the twelve experts, as it is and below the
+instruction of the expert's samples; then examples are drawn and ranked as a trial does it: by exact answers, ties by
+probability.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +24,19 @@ from lora.header import read_header
 from lora.layout import read_layout
 from lora.recipe import MergeInput
 from lora.runtime.adapted import AdaptedModel
-from lora.runtime.answering import exactly_answered
+from lora.runtime.answering import answers
 from lora.runtime.loading import load_running_base
-from lora.runtime.probe import Probe, RunningBase
-from lora.runtime.text import PROMPT, batches
+from lora.runtime.probe import RunningBase
+from lora.runtime.text import PROMPT
 from lora.samples import as_examples, parse_samples
 from lora.trial_score import Score
-from lora.trials import SURVIVORS, Trial
+from lora.trials import Trial
 from lora.weights import AdapterFile
 
-Losses = dict[tuple[int, str | None], NDArray[np.float64]]  # of every line, by expert and what it stands below
+Way = tuple[int, str | None]
+"""An expert, and what the lines are put below."""
+Measured = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""Of every line the loss, and whether it is answered exactly."""
 
 EXPERTS = sorted(folder.name for folder in ZOO.iterdir() if folder.is_dir())
 CANDIDATES = 10
@@ -60,58 +62,44 @@ def lines_of(task: str, count: int, *, instruction: bool) -> list[Example]:
 
 
 @contextmanager
-def running(base: RunningBase, item: MergeInput) -> Iterator[Probe]:
+def running(base: RunningBase, item: MergeInput) -> Iterator[None]:
     """The base with one expert on top."""
     with AdapterFile(item.weights_path, item.layout) as file, AdaptedModel(base.model, [file]) as adapted:
         adapted.coefficients = adapted.one(0)
-        yield Probe(base, adapted, [item], [1.0])
+        yield
 
 
-def likeliest(losses: Losses, drawn: NDArray[np.int64]) -> list[Score]:
-    """Return the scores of the experts that a trial on the drawn lines asks for answers, the best first."""
-    best: dict[int, Score] = {}
-    for (i, line), row in losses.items():
-        score = Score("adapter", i, tuple(row[drawn]), instruction=line)
-        best[i] = min(best.get(i, score), score, key=lambda score: score.key)
-    return sorted(best.values(), key=lambda score: score.key)[:SURVIVORS]
-
-
-def all_losses(base: RunningBase, items: Sequence[MergeInput], lines: Sequence[Example]) -> Losses:
-    """Return the loss of every line under every expert, however a trial asks it."""
+def measured(base: RunningBase, items: Sequence[MergeInput], lines: Sequence[Example]) -> dict[Way, Measured]:
+    """Return the loss of every line under every expert, however a trial asks it, and which are answered exactly."""
     found = {}
     for i, line in enumerate(Trial(base, items, lines).instructions):
-        with running(base, items[i]) as probe:
+        with running(base, items[i]):
             for way in dict.fromkeys((None, line)):
-                tasks = [batches([one], base.tokens, PROMPT) for one in below(way, lines)]
-                found[i, way] = np.array([probe.loss(task, probe.adapted.one(0)) for task in tasks])
+                told = answers(base, below(way, lines), PROMPT)
+                found[i, way] = np.array([one.loss for one in told]), np.array([one.is_exact for one in told])
     return found
+
+
+def scores_of(told: dict[Way, Measured], drawn: NDArray[np.int64]) -> list[Score]:
+    """Return the scores of the experts in a trial on the drawn lines, each as it did better."""
+    best: dict[int, Score] = {}
+    for (i, line), (losses, exact) in told.items():
+        score = Score("adapter", i, tuple(losses[drawn]), exact[drawn].mean(), instruction=line)
+        best[i] = min(best.get(i, score), score, key=lambda score: score.key)
+    return list(best.values())
 
 
 def right_of(base: RunningBase, own: int, lines: Sequence[Example], sizes: Sequence[int]) -> dict[int, list[float]]:
     """Return by number of examples in how many draws an expert comes first on its task's lines, and by probability."""
     draw = np.random.default_rng(own)
-    draws = {size: [draw.choice(len(lines), size, replace=False) for _ in range(DRAWS)] for size in sizes}
-    items = [candidate(name) for name in EXPERTS]
-    losses = all_losses(base, items, lines)
-    exact = {}
-    for i, line in {
-        (s.candidate, s.instruction) for rows in draws.values() for one in rows for s in likeliest(losses, one)
-    }:
-        with running(base, items[i]):
-            exact[i, line] = np.array(exactly_answered(base, below(line, lines), PROMPT))
-
-    def first(drawn: NDArray[np.int64]) -> Score:
-        scores = likeliest(losses, drawn)
-        answered = [replace(s, exact_match=exact[s.candidate, s.instruction][drawn].mean()) for s in scores]
-        return min(answered, key=lambda score: score.key)
-
-    return {
-        size: [
-            float(np.mean([first(one).candidate == own for one in rows])),
-            float(np.mean([likeliest(losses, one)[0].candidate == own for one in rows])),
-        ]
-        for size, rows in draws.items()
-    }
+    told = measured(base, [candidate(name) for name in EXPERTS], lines)
+    shares = {}
+    for size in sizes:
+        drawn = [scores_of(told, draw.choice(len(lines), size, replace=False)) for _ in range(DRAWS)]
+        first = [min(scores, key=lambda score: score.key).candidate for scores in drawn]
+        likeliest = [max(scores, key=lambda score: score.probability or 0.0).candidate for scores in drawn]
+        shares[size] = [float(np.mean(np.array(found) == own)) for found in (first, likeliest)]
+    return shares
 
 
 def right_share(base: RunningBase, count: int, sizes: Sequence[int], *, instruction: bool) -> None:

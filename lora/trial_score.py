@@ -17,9 +17,9 @@ class Score:
     Attributes:
         candidate: the position of an adapter's.
         losses: of each example that it was run on, −log p per token of the answer.
-        exact_match: the share of all examples that greedy decoding answers exactly.
+        exact_match: the share of the examples that greedy decoding answers exactly; None until it has seen all.
         weights: of a merge, by position of the candidate.
-        answered: of a candidate that was asked, whether it answered each example exactly, in the examples' order.
+        answered: whether it answered each example exactly, in the examples' order; () where that is not known of all.
         instruction: the line that the examples were put below; None where they were run as they were given.
     """
 
@@ -57,7 +57,7 @@ class Score:
     def key(self) -> tuple[bool, float, int, float]:
         """Sorts the best first: by exact answers, which are what is wanted, and where these tie by probability.
 
-        Who was never asked for answers stands behind who was, and the sooner it was given up the farther.
+        Who was given up before the last example stands behind who was not, and the sooner the farther.
         """
         unlikely = math.inf if self.probability is None else -self.probability
         return (self.exact_match is None, -(self.exact_match or 0.0), -self.examples, unlikely)

@@ -1,10 +1,10 @@
 """Trials: adapters run on a few labelled examples of a task, beside the base alone, and ranked by what was measured.
 
-How probable the answers are tells experts apart by very few examples, so only the best by that are asked to answer.
+One pass over an example tells how probable its answer is, which goes on with few examples, and whether it is given.
 Weights of a merge are searched on examples, and what a search has seen would flatter it: a merge is scored on the half
 of the examples that its search has not seen, both ways round, and gets the weights that a third search finds on all.
 An adapter whose own samples stand below an instruction may know its task by that line alone, and people leave it out:
-such a candidate is run below its instruction, too, and goes on with what makes the answers more probable.
+such a candidate is run below its instruction, too, and goes on with what does better.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from lora.examples import Example, below, instruction_of
 from lora.mergeable import check_mergeable
 from lora.recipe import MergeInput
 from lora.runtime.adapted import AdaptedModel, DoesNotFit
-from lora.runtime.answering import exactly_answered
+from lora.runtime.answering import answers
 from lora.runtime.probe import Probe, RunningBase
 from lora.runtime.text import LINE, PROMPT, batches
 from lora.search import Space, minimise
@@ -39,7 +40,7 @@ SHOT_CHARS = 2_000  # of all demonstrations together, so that they leave room fo
 BUDGET = 16  # weights that each search tries
 SEARCHED = 16  # examples that a search looks at
 BOUND = 1.5
-ANSWERED, WITH_SHOTS = 2, 3  # what an example counts in the progress, by what is done with it
+WITH_SHOTS = 4  # what an example with demonstrations counts in the progress
 
 
 def why_not_run(item: MergeInput) -> str | None:
@@ -96,21 +97,25 @@ class Trial:
         scores = [self._base_alone(), self._few_shot()]
         found = self._halved()
         best = sorted(found, key=lambda i: found[i].key)[:SURVIVORS]
-        found |= {i: self._answered(i, found[i]) for i in best}
         scores += found.values()
         sound = sorted((i for i in best if found[i].loss is not None), key=lambda i: found[i].key)
         chosen = self._chosen(sound, mergeable) if mergeable else []
         if chosen and (merge := self._merged(chosen, found[chosen[0]].instruction)):
             scores.append(merge)
-        return sorted(scores, key=lambda score: score.key)
+        return sorted(map(self._told, scores), key=lambda score: score.key)
+
+    def _told(self, score: Score) -> Score:
+        """With its answers in the order in which the examples were given, where it has seen them all."""
+        whole = len(score.answered) == len(self.examples)
+        return replace(score, answered=tuple(score.answered[i] for i in np.argsort(self._order)) if whole else ())
 
     def _work(self, *, wants_merge: bool) -> int:
         """How many examples will be run, about; a candidate that is skipped makes it fewer."""
         count, candidates = len(self.examples), len(self.candidates)
         total = sum(alive * (end - start) for alive, start, end in rounds(candidates, count))
         total += min(FIRST, count) * sum(line is not None for line in self.instructions)
-        total += count * (1 + ANSWERED + 2 * WITH_SHOTS + ANSWERED * min(SURVIVORS, candidates))
-        return total + wants_merge * (2 * BUDGET * min(count, SEARCHED) + count * (1 + ANSWERED))
+        total += count * (1 + WITH_SHOTS)
+        return total + wants_merge * (2 * BUDGET * min(count, SEARCHED) + count)
 
     def _lacking(self, item: MergeInput) -> str | None:
         """The instruction of a candidate's samples, where no example begins with it already."""
@@ -137,30 +142,29 @@ class Trial:
             adapted.coefficients = adapted.one(0) if positions else None
             yield Probe(self._base, adapted, items, [1.0] * len(items))
 
-    def _losses(self, probe: Probe, examples: Sequence[Example], coefficients: Any) -> tuple[float, ...]:
-        return tuple(probe.losses(batches(examples, self._base.tokens, self._prompt), coefficients))
-
-    def _exact(self, examples: Sequence[Example], prompt: str) -> int:
-        return sum(exactly_answered(self._base, examples, prompt))
+    def _measured(self, score: Score, examples: Sequence[Example], prompt: str) -> Score:
+        """The score with further examples, by what the base is set to; complete with the last of the trial's."""
+        found = answers(self._base, examples, prompt)
+        losses = score.losses + tuple(answer.loss for answer in found)
+        answered = score.answered + tuple(answer.is_exact for answer in found)
+        exact = fmean(answered) if len(answered) == len(self.examples) else None
+        return replace(score, losses=losses, answered=answered, exact_match=exact)
 
     def _base_alone(self) -> Score:
-        count = len(self.examples)
-        with self._on_base([]) as probe:
-            losses = self._losses(probe, self.examples, None)
-            exact = self._exact(self.examples, self._prompt) / count
-        self._advance(count * (1 + ANSWERED))
-        return self._said("The base alone", Score("base", None, losses, exact))
+        with self._on_base([]):
+            score = self._measured(Score("base"), self.examples, self._prompt)
+        self._advance(len(self.examples))
+        return self._said("The base alone", score)
 
     def _few_shot(self) -> Score:
         shown = with_demonstrations(self.examples, self._prompt)
         if not shown:
             self._say("The base with demonstrations is not measured: there is nothing short to show beside each")
             return Score("base_few_shot")
-        with self._on_base([]) as probe:
-            losses = tuple(probe.losses(batches(shown, self._base.tokens, LINE), None))
-            exact = self._exact(shown, LINE) / len(shown)
-        self._advance(2 * WITH_SHOTS * len(shown))
-        return self._said("The base with the other examples in its prompt", Score("base_few_shot", None, losses, exact))
+        with self._on_base([]):
+            score = self._measured(Score("base_few_shot"), shown, LINE)
+        self._advance(WITH_SHOTS * len(shown))
+        return self._said("The base with the other examples in its prompt", score)
 
     def _said(self, name: str, score: Score) -> Score:
         exact = "" if score.exact_match is None else f", {score.exact_match:.0%} exact"
@@ -186,8 +190,11 @@ class Trial:
         """Score a candidate on more examples; the score goes where the base does not take the candidate."""
         part = self.examples[start:end]
         try:
-            with self._on_base([i]) as probe:
-                found = [self._continued(probe, score, part) for score in self._ways(scores[i])]
+            with self._on_base([i]):
+                found = [
+                    self._measured(score, below(score.instruction, part), self._prompt)
+                    for score in self._ways(scores[i])
+                ]
         except DoesNotFit as error:
             del scores[i]
             self.skipped[i] = str(error)
@@ -200,18 +207,6 @@ class Trial:
         """The score of a candidate by how it may be asked; after the first round that is decided."""
         line = self.instructions[score.candidate or 0]
         return [score] if score.losses or line is None else [score, replace(score, instruction=line)]
-
-    def _continued(self, probe: Probe, score: Score, examples: Sequence[Example]) -> Score:
-        losses = self._losses(probe, below(score.instruction, examples), probe.adapted.one(0))
-        return replace(score, losses=score.losses + losses)
-
-    def _answered(self, i: int, score: Score) -> Score:
-        with self._on_base([i]):
-            found = exactly_answered(self._base, below(score.instruction, self.examples), self._prompt)
-        self._advance(ANSWERED * len(self.examples))
-        answered = tuple(found[place] for place in np.argsort(self._order))
-        measured = replace(score, exact_match=sum(found) / len(found), answered=answered)
-        return self._said(self.candidates[i].name, measured)
 
     def _chosen(self, best: Sequence[int], mergeable: Callable[[Sequence[int]], bool]) -> Sequence[int]:
         if len(self.examples) < 2:
@@ -227,20 +222,17 @@ class Trial:
         self._say(f"Searching the weights of a sum of {', '.join(self.candidates[i].name for i in chosen)}")
         examples = below(instruction, self.examples)
         halves = examples[::2], examples[1::2]
-        losses: tuple[float, ...] = ()
-        exact = 0
+        merge = Score("merge", instruction=instruction)
         with self._on_base(chosen) as probe:
             found = self._searched(probe, examples)
             if found == _first_alone(probe.n):
                 self._say(f"No sum that was tried beats {self.candidates[chosen[0]].name} alone")
                 return None
             for seen, unseen in (halves, halves[::-1]):
-                weights = probe.adapted.numbers(self._searched(probe, seen))
-                losses += self._losses(probe, unseen, weights)
-                exact += self._exact(unseen, self._prompt)
-                self._advance(len(unseen) * (1 + ANSWERED))
-        weights_of = dict(zip(chosen, found, strict=True))
-        merge = Score("merge", None, losses, exact / len(examples), weights_of, instruction=instruction)
+                probe.adapted.coefficients = probe.adapted.numbers(self._searched(probe, seen))
+                merge = self._measured(merge, unseen, self._prompt)
+                self._advance(len(unseen))
+        merge = replace(merge, weights=dict(zip(chosen, found, strict=True)), answered=())
         return self._said("Their merge, on examples that its search has not seen", merge)
 
     def _searched(self, probe: Probe, examples: Sequence[Example]) -> tuple[float, ...]:

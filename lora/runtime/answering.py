@@ -1,4 +1,5 @@
-"""Which examples a causal language model answers exactly under greedy decoding, in about one forward pass each."""
+"""How probable a causal language model makes right answers, and which it gives under greedy decoding, in about one
+forward pass for each example."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lora.examples import Example
 from lora.lazy_torch import torch
-from lora.runtime.text import BATCH_TOKENS, LINE, MAX_TOKENS
+from lora.runtime.text import BATCH_TOKENS, LINE, MAX_TOKENS, PASS_TOKENS
 
 if TYPE_CHECKING:
     from lora.runtime.probe import RunningBase
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 MORE_TOKENS = 8  # that an answer may have beyond those of the right one, for a model may spell it with other tokens
 
 BLANKS = " \t"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model makes of an example.
+
+    Attributes:
+        loss: −log p per token of the right answer and of what ends it.
+        is_exact: whether its greedy answer is the right one.
+    """
+
+    loss: float
+    is_exact: bool
 
 
 @dataclass
@@ -41,7 +55,12 @@ class _Open:
 
 
 def exactly_answered(base: RunningBase, examples: Sequence[Example], prompt: str) -> list[bool]:
-    """Return for every example whether the greedy answer is its output.
+    """Return for every example whether the greedy answer is its output; see `answers`."""
+    return [answer.is_exact for answer in answers(base, examples, prompt)]
+
+
+def answers(base: RunningBase, examples: Sequence[Example], prompt: str) -> list[Answer]:
+    """Return of every example how probable its output is, and whether it is the greedy answer.
 
     An answer ends with the token that ends texts, or with a line; one that has several lines itself with its last.
     Space around it does not count. Greedy decoding with the right answer as the draft of speculative decoding
@@ -54,19 +73,21 @@ def exactly_answered(base: RunningBase, examples: Sequence[Example], prompt: str
         examples: all with outputs.
         prompt: as for `lora.runtime.text.batches`.
     """
-    right = [False] * len(examples)
+    found: dict[int, Answer] = {}
+    losses: dict[int, float] = {}
     rows = [_opened(base, i, example, prompt) for i, example in enumerate(examples)]
     while rows:
         going_on = []
         for batch in _batches(rows):
-            for row, found in zip(batch, _predicted(base, batch), strict=True):
-                verdict = _accept(base, row, found)
+            for row, (predicted, loss) in zip(batch, _predicted(base, batch), strict=True):
+                losses.setdefault(row.index, loss)  # the first draft is the whole answer
+                verdict = _accept(base, row, predicted)
                 if verdict is None:
                     going_on.append(row)
                 else:
-                    right[row.index] = verdict
+                    found[row.index] = Answer(losses[row.index], verdict)
         rows = going_on
-    return right
+    return [found[i] for i in range(len(examples))]
 
 
 def _opened(base: RunningBase, index: int, example: Example, prompt: str) -> _Open:
@@ -101,8 +122,8 @@ def _accept(base: RunningBase, row: _Open, found: Sequence[int]) -> bool | None:
     return None
 
 
-def _predicted(base: RunningBase, rows: Sequence[_Open]) -> list[list[int]]:
-    """Return of every row the most likely token after each prefix of its draft.
+def _predicted(base: RunningBase, rows: Sequence[_Open]) -> list[tuple[list[int], float]]:
+    """Return of every row the most likely token after each prefix of its draft, and −log p per token of the draft.
 
     Rows are filled up on the right, where a causal model does not look: no mask is needed.
     """
@@ -111,15 +132,24 @@ def _predicted(base: RunningBase, rows: Sequence[_Open]) -> list[list[int]]:
         place[: len(row.tokens)] = torch.tensor(row.tokens)
     device = next(base.model.parameters()).device
     with torch.no_grad():
-        best = base.logits(ids.to(device)).argmax(-1).cpu()
-    return [best[i, len(row.tokens) - len(row.draft) : len(row.tokens)].tolist() for i, row in enumerate(rows)]
+        logits = base.logits(ids.to(device))
+    found = []
+    for i, row in enumerate(rows):
+        part = logits[i, len(row.tokens) - len(row.draft) : len(row.tokens)].float()
+        counted = len(row.draft) - (base.tokens.end is None)  # a new line is not the only end of a text
+        wanted = torch.tensor(row.draft[:counted], device=device)
+        loss = torch.nn.functional.cross_entropy(part[:counted], wanted) if counted else part.new_zeros(())
+        found.append((part.argmax(-1).tolist(), float(loss)))
+    return found
 
 
 def _batches(rows: Sequence[_Open]) -> Iterator[list[_Open]]:
     """Yield rows of similar length together."""
     batch: list[_Open] = []
     for row in sorted(rows, key=lambda row: len(row.tokens)):
-        if batch and (len(batch) + 1) * len(row.tokens) > BATCH_TOKENS:
+        width = len(row.tokens)
+        filled = sum(width - len(one.tokens) for one in batch)
+        if batch and (filled > PASS_TOKENS or (len(batch) + 1) * width > BATCH_TOKENS):
             yield batch
             batch = []
         batch.append(row)

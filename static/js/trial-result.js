@@ -95,8 +95,8 @@ function table(result) {
 
 function notes({ examples, ranking, skipped, merge }) {
   const found = [`One answer of ${examples} is ${Math.round(100 / examples)} points: small differences may be chance. Ranked by exact answers, ties by how probable the examples’ answers are, per token and in the mean. Loss is the mean of −log p per token.`];
-  if (ranking.some(({ exact_match: share, kind }) => share === null && kind === "adapter")) found.push("Experts that make the answers improbable were not asked to answer, and after a first round saw no more examples.");
-  if (ranking.some((row) => row.instruction)) found.push("An expert whose samples all begin with one line was asked as you wrote and below that line, and goes on as the answers were more probable.");
+  if (ranking.some(({ exact_match: share, kind }) => share === null && kind === "adapter")) found.push("Experts that make the answers improbable saw no more examples after a first round, so that exact answers are not counted.");
+  if (ranking.some((row) => row.instruction)) found.push("An expert whose samples all begin with one line was asked as you wrote and below that line, and goes on as it did better.");
   if (merge) found.push("The merge is measured on the half of the examples that its search had not seen, both ways round; the file has the weights found on all.");
   return [...found.map((text) => el("p", { class: "hint" }, text)), ...skipped.map(({ adapter, reason }) => el("p", { class: "hint" }, `${adapter} was left out. ${reason}`))];
 }

@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from lora.runtime.answering import Answer
 from registry.base_models import register_base_model
 from registry.models import Job, JobLog, Merge, Revision
 from retrieval import trials
@@ -152,7 +153,9 @@ def test_what_was_answered_is_kept_as_outcomes_if_one_asks_for_it(experts, ada, 
 
 
 def test_each_answer_is_kept_with_its_own_input(experts, ada, monkeypatch):
-    monkeypatch.setattr("lora.trials.exactly_answered", lambda base, lines, prompt: [x.input == "b a" for x in lines])
+    monkeypatch.setattr(
+        "lora.trials.answers", lambda base, lines, prompt: [Answer(1.0, one.input == "b a") for one in lines]
+    )
     finished(ada, begin(ada, outcomes=True, k=1))
     kept = ada.get("/outcomes/").json()["results"]
     assert {one["text"]: one["score"] for one in kept} == {"ab": 0.0, "b a": 1.0, "ca": 0.0}

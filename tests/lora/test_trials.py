@@ -164,7 +164,7 @@ def test_halving_tells_what_was_measured_on_how_many(base, candidates):
     assert scores == sorted(scores, key=lambda score: score.key)
 
 
-def test_a_candidate_is_asked_below_its_instruction_where_that_makes_the_answers_more_probable(base, candidates):
+def test_a_candidate_is_asked_below_its_instruction_where_it_does_better(base, candidates):
     samples = (Example("abc a\nbb", "c"), Example("abc a\nca", "b"))
     told = [replace(item, samples=samples) for item in candidates]
     lines = [Example(f"abc a\n{one.input}", one.output) for one in EXAMPLES]
@@ -173,10 +173,10 @@ def test_a_candidate_is_asked_below_its_instruction_where_that_makes_the_answers
     found = {score.candidate: score for score in Trial(base, told, EXAMPLES).run() if score.candidate is not None}
     for i, score in found.items():
         given, below = ways[0][i], ways[1][i]
-        better = below if below.probability > given.probability else given
+        better = min(given, below, key=lambda score: score.key)
         assert score.instruction == ("abc a" if better is below else None)
         assert (score.losses, score.examples) == (pytest.approx(better.losses), 5)
-        assert score.exact_match in (None, better.exact_match)
+        assert (score.exact_match, score.answered) == (better.exact_match, better.answered)
     assert {score.instruction for score in found.values()} == {None, "abc a"}
     # Where the caller has written it, there is nothing to put above.
     assert {score.instruction for score in Trial(base, told, lines).run()} == {None}
@@ -239,15 +239,15 @@ def test_a_merge_is_scored_on_what_its_search_has_not_seen(base, candidates, mon
         return original(self, probe, examples)
 
     scored = []
-    losses = Trial._losses
+    measured = Trial._measured
 
-    def scoring(self, probe, examples, coefficients):
-        if probe.n > 1:
+    def scoring(self, score, examples, prompt):
+        if score.kind == "merge":
             scored.append({one.input for one in examples})
-        return losses(self, probe, examples, coefficients)
+        return measured(self, score, examples, prompt)
 
     monkeypatch.setattr(Trial, "_searched", watched)
-    monkeypatch.setattr(Trial, "_losses", scoring)
+    monkeypatch.setattr(Trial, "_measured", scoring)
     trial = Trial(base, candidates, EXAMPLES)
     [merge] = [score for score in trial.run(lambda chosen: True) if score.kind == "merge"]
     everything, *halves = searched
