@@ -12,6 +12,7 @@ from django.conf import settings
 from lora.check import check_files, read_pair
 from lora.errors import LoraError
 from lora.evaluation import Found
+from lora.examples import instruction_of
 from lora.folder import find_adapter
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.loading import load_running_base
@@ -20,7 +21,7 @@ from lora.runtime.routed import SHOTS, Ask, Question, answered, exact_match, ref
 from lora.suite import Suite
 from lora.weights import AdapterFile
 from registry.base_weights import base_folder, find_packaged
-from retrieval.evaluations import Prepared, Report, Result, params_of, router_of, said_by, stripped
+from retrieval.evaluations import VARIANTS, Prepared, Report, Result, params_of, router_of, said_by, stripped
 
 
 def load_base(name: str) -> RunningBase:
@@ -60,10 +61,11 @@ def answer_results(
     with AdaptedModel(base.model, files) as adapted:
         for variant, (questions, chosen) in variants.items():
             own = np.array([question.own for question in questions])
+            lines_above = [] if variant == VARIANTS[0] else _instructions(prepared)
             asks = {(name, True): forms for name, forms in references(questions, len(files)).items()}
             for name in prepared.setting.routers:
                 found = _part(said_by(prepared, name, variant).found, chosen)
-                asks[name, False] = routed(questions, router_of(prepared, name), found)
+                asks[name, False] = routed(questions, router_of(prepared, name), found, lines_above)
             wanted: list[Ask] = [ask for forms in asks.values() for asked in forms.values() for ask in asked]
             say(f"{variant}: {len(set(wanted))} answers of {len(questions)} queries")
             right = answered(replace(base, progress=_tenths(say)), adapted, wanted)
@@ -72,6 +74,11 @@ def answer_results(
     for (subject, is_reference), found_figures in figures.items():
         params = {} if is_reference else params_of(subject)
         yield Result("answers", subject, setting, found_figures, is_reference, params)
+
+
+def _instructions(prepared: Prepared) -> list[str | None]:
+    """Of the experts' samples, in the suite's order."""
+    return [instruction_of(texts) for texts in prepared.pool.texts]
 
 
 def setting_of(prepared: Prepared, base_model: str, lines: int) -> dict[str, Any]:
@@ -89,7 +96,7 @@ def questions_of(prepared: Prepared, variant: str, lines: int) -> tuple[list[Que
             raise LoraError(f"{task.name} has no queries with outputs, which answers could be compared with.")
         for i in labelled:
             query, shots = queries[i], shown
-            if variant != "as_given":
+            if variant != VARIANTS[0]:
                 query, shots = stripped(task, query), [stripped(task, shot) for shot in shown]
             questions.append(Question(own, query, tuple(shots)))
             chosen.append(place + i)

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from lora.evaluation import DECIMALS, Found
+from lora.examples import Example
 from lora.generic_texts import GENERIC_TEXTS
 from lora.hybrid.evaluation import FittedPool
 from lora.module_routers import MODULE_ROUTERS, Doubles, Expert, States, Vectors
@@ -14,20 +15,27 @@ from lora.module_routers.arrow_global import baselines, by_samples
 from lora.prototypes.activations import activations
 from lora.prototypes.arrow import arrow_file
 from lora.prototypes.dam import late_states
+from lora.prototypes.fisher import fisher
 from lora.prototypes.spectral import spectral_file
 from lora.runtime.probe import RunningBase
+from lora.runtime.routed import SHOTS
 from lora.runtime.states import module_states
 from lora.suite import Suite, Task
 from lora.weights import AdapterFile
 from registry.gates import GATES
-from retrieval.evaluations import Prepared, Report, Said, looks_inside, router_of
+from retrieval.evaluations import Prepared, Report, Said, looks_inside, router_of, shots
+
+FISHER = "fisher"
 
 
 def inside_routers(suite: Suite) -> list[str]:
-    """The names of the routers that look inside, answer one text, and that these experts have all for."""
-    has_gates = all(task.folder and (task.folder / GATES).is_file() for task in suite.tasks)
-    names = [name for name in MODULE_ROUTERS.names() if "text" in MODULE_ROUTERS.get(name).traits["accepts"]]
-    return [name for name in names if has_gates or MODULE_ROUTERS.get(name).traits["prototype"] != "phatgoose"]
+    """The names of the routers that look inside, and that these experts have all for."""
+    lacking = set()
+    if not all(task.folder and (task.folder / GATES).is_file() for task in suite.tasks):
+        lacking.add("phatgoose")
+    if not all(len(_labelled(task)) > SHOTS for task in suite.tasks):
+        lacking.add(FISHER)
+    return [name for name in MODULE_ROUTERS.names() if _kind(name) not in lacking]
 
 
 def ask_inside(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, say: Report) -> None:
@@ -44,11 +52,13 @@ def ask_inside(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBa
     paths = sorted(modules & dict(base.model.named_modules()).keys())
     say(f"{', '.join(names)}: what they compare with")
     compared = _compared(prepared, files, base, paths, names)
+    labelled = {name: compared.pop(name) for name in names if _kind(name) == FISHER}
     read = sorted({path for experts in compared.values() for expert in experts for path in expert.vectors})
     for variant, asked in prepared.asked.items():
         say(f"{variant}: {len(asked.texts)} queries inside the base")
-        for name, said in _said(prepared, base, compared, read, asked.texts).items():
-            prepared.said[name, variant] = said
+        said = _said(prepared, base, compared, read, asked.texts) if compared else {}
+        said |= {name: _said_of_tasks(prepared, base, name, experts, variant) for name, experts in labelled.items()}
+        prepared.said.update({(name, variant): one for name, one in said.items()})
 
 
 def _said(
@@ -81,6 +91,33 @@ def _said(
     return said
 
 
+def _said_of_tasks(prepared: Prepared, base: RunningBase, name: str, experts: Sequence[Expert], variant: str) -> Said:
+    """What is said of a task's first labelled samples, which are none of those that its expert is known by."""
+    router = router_of(prepared, name)
+    paths = sorted({path for expert in experts for path in expert.vectors})
+    scores: list[Doubles] = []
+    reading = routing = 0.0
+    for task, queries in zip(prepared.suite.tasks, prepared.examples, strict=True):
+        started = time.perf_counter()
+        rows = fisher(base, paths, shots(task, variant))
+        read = time.perf_counter()
+        found = router.rank({path: row[None] for path, row in rows.items()}, experts).scores
+        routing += time.perf_counter() - read
+        reading += read - started
+        scores += [found] * len(queries)
+    rounded = np.round(np.stack(scores), DECIMALS)
+    each = 1000 / len(scores)
+    return Said(Found(rounded, np.stack([router.keep(row) for row in rounded])), reading * each, routing * each)
+
+
+def _kind(name: str) -> str:
+    return str(MODULE_ROUTERS.get(name).traits["prototype"])
+
+
+def _labelled(task: Task) -> list[Example]:
+    return [sample for sample in task.samples if sample.output]
+
+
 def _compared(
     prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, paths: list[str], names: Iterable[str]
 ) -> dict[str, list[Expert]]:
@@ -90,7 +127,7 @@ def _compared(
     compared = {}
     pairs = list(zip(prepared.suite.tasks, files, strict=True))
     for name in names:
-        kind = MODULE_ROUTERS.get(name).traits["prototype"]
+        kind = _kind(name)
         if kind not in vectors:
             vectors[kind] = [_vectors(kind, *pair, base, paths, prepared.setting.samples) for pair in pairs]
         if MODULE_ROUTERS.get(name).run.needs_baselines:
@@ -112,6 +149,8 @@ def _vectors(kind: str, task: Task, file: AdapterFile, base: RunningBase, paths:
     shown = task.samples[:samples]
     if kind == "activations":
         return activations(base, [path for path in paths if path in file.layout.modules], shown)
+    if kind == FISHER:
+        return fisher(base, [path for path in paths if path in file.layout.modules], _labelled(task)[SHOTS:][:samples])
     if kind == "dam":
         return late_states(base, shown)
     if kind == "phatgoose":

@@ -10,10 +10,9 @@ from lora.evaluation import DECIMALS, Doubles, Found
 from lora.examples import Example
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import Probe, RunningBase
-from lora.runtime.routed import SHOTS
 from lora.trial_routers import TRIAL_ROUTERS, TrialRouter
 from lora.weights import AdapterFile
-from retrieval.evaluations import VARIANTS, Prepared, Report, Said, method_of, router_of, stripped, tries
+from retrieval.evaluations import VARIANTS, Prepared, Report, Said, method_of, router_of, shots, stripped, tries
 
 
 def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, say: Report) -> None:
@@ -51,9 +50,7 @@ def _shown(prepared: Prepared, name: str, variant: str) -> Iterator[tuple[list[E
     """What is shown of a task, and of how many queries in turn it is what is known. Raises: LoraError."""
     reads_labels = "labels" in TRIAL_ROUTERS.get(method_of(name)).needs
     for task, queries in zip(prepared.suite.tasks, prepared.examples, strict=True):
-        labelled = [sample for sample in task.samples if sample.output][:SHOTS]
-        if reads_labels and not labelled:
-            raise LoraError(f"{task.name} has no samples with outputs, by which {name} could look for weights.")
-        groups = [(labelled, len(queries))] if reads_labels else [([query], 1) for query in queries]
-        for examples, count in groups:
-            yield [example if variant == VARIANTS[0] else stripped(task, example) for example in examples], count
+        if reads_labels:
+            yield shots(task, variant), len(queries)
+        else:
+            yield from (([query if variant == VARIANTS[0] else stripped(task, query)], 1) for query in queries)

@@ -10,9 +10,13 @@ FORMS = {
     "all": "exact match",
     "top_1": "top-1",
     "top_3": "top-3 merged",
+    "top_1_told": "top-1, below its instruction",
+    "top_3_told": "top-3 merged, below the first’s instruction",
     "masked": "own expert masked",
     "top_1_masked": "top-1, own masked",
     "top_3_masked": "top-3 merged, own masked",
+    "top_1_told_masked": "top-1, below its instruction, own masked",
+    "top_3_told_masked": "top-3 merged, below the first’s instruction, own masked",
 }
 PICKED = {"share": "of the best possible", "score": "mean score", "cost": "mean cost"}
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from django.utils import timezone
 
+from lora.errors import LoraError
 from lora.evaluation import HYBRID, Asked, Found, Pool, accuracy, by_category, by_task, route, route_hybrid
 from lora.examples import Example
 from lora.hybrid.evaluation import FittedPool
@@ -18,6 +19,7 @@ from lora.module_routers import MODULE_ROUTERS
 from lora.outcome_suite import OutcomeSuite
 from lora.prototypes.description import description_text
 from lora.routers import ROUTERS
+from lora.runtime.routed import SHOTS
 from lora.suite import Suite, Task
 from lora.trial_routers import TRIAL_ROUTERS, trial_entries
 from retrieval.encoders import Encoder, Rows
@@ -116,6 +118,14 @@ def stripped(task: Task, example: Example) -> Example:
     """The example without the line that all of its task begin with."""
     instruction = task.instruction()
     return example if instruction is None else Example(example.input[len(instruction) + 1 :], example.output)
+
+
+def shots(task: Task, variant: str) -> list[Example]:
+    """What routers that read labels are shown of a task: its first labelled samples. Raises: LoraError: it has none."""
+    found = [sample for sample in task.samples if sample.output][:SHOTS]
+    if not found:
+        raise LoraError(f"{task.name} has no samples with outputs, which routers that read labels are shown.")
+    return found if variant == VARIANTS[0] else [stripped(task, sample) for sample in found]
 
 
 def _pool(suite: Suite, samples: int, encode: Encode) -> Pool:

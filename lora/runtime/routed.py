@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora.evaluation import Found, interval
-from lora.examples import Example
+from lora.examples import Example, below
 from lora.lazy_torch import torch
 from lora.routers import Router
 from lora.runtime.adapted import AdaptedModel
@@ -116,10 +116,15 @@ def references(questions: Sequence[Question], n: int, seed: int = 0) -> dict[str
     return alone
 
 
-def routed(questions: Sequence[Question], router: Router, found: Found) -> dict[str, list[Ask]]:
+def routed(
+    questions: Sequence[Question], router: Router, found: Found, instructions: Sequence[str | None] = ()
+) -> dict[str, list[Ask]]:
     """Return the asks of a router's best match, and of its best three summed by its weights; each also masked.
 
     Where a router abstains, the base answers. The sum is Σ w·ΔW in full rank, as `weighted_sum` with rank `exact`.
+
+    Args:
+        instructions: of the experts' samples. With any, queries are asked below that of the best match, too.
     """
     own = np.array([q.own for q in questions], dtype=np.int64)
     asks: dict[str, list[Ask]] = {}
@@ -127,7 +132,16 @@ def routed(questions: Sequence[Question], router: Router, found: Found) -> dict[
         for form, k in (("top_1", 1), ("top_3", MERGED)):
             mixes = [_mix(router, part, row, k) for row in range(len(questions))]
             asks[form + suffix] = [(q.example, mix) for q, mix in zip(questions, mixes, strict=True)]
+            if any(instructions):
+                asks[f"{form}_told{suffix}"] = [
+                    (_told(example, mix, instructions), mix) for example, mix in asks[form + suffix]
+                ]
     return asks
+
+
+def _told(example: Example, mix: Mix, instructions: Sequence[str | None]) -> Example:
+    [told] = below(instructions[mix[0][0]] if mix else None, [example])
+    return told
 
 
 def _mix(router: Router, found: Found, row: int, k: int) -> Mix:

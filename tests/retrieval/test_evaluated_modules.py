@@ -1,5 +1,6 @@
 """Suites put to the routers that look inside: every figure is what the router says of that query and expert."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from lora.module_routers import MODULE_ROUTERS, Expert
 from lora.module_routers.arrow_global import baselines, by_samples
 from lora.prototypes.activations import activations
 from lora.prototypes.arrow import arrow_file
+from lora.prototypes.fisher import fisher
 from lora.runtime.states import module_states
 from lora.suite import Suite, Task
 from registry.gates import GATES
@@ -95,6 +97,24 @@ def test_they_have_lines_of_their_own(prepared) -> None:
     assert [result.subject for result in results] == list(ROUTERS)
     assert all(result.figures["as_given"]["queries"] == 4 for result in results)
     assert all(result.figures["took_ms"]["encode"] > 0 for result in results)
+
+
+def test_information_is_compared_at_labelled_samples_that_the_expert_is_not_known_by(prepared) -> None:
+    suite, files = prepared
+    suite = replace(suite, setting=replace(suite.setting, routers=("pi_tuning",)))
+    base = running_base()
+    ask_inside(suite, files, base, lambda _: None)
+    paths = sorted({path for file in files for path, one in file.layout.modules.items() if one.kind == "linear"})
+    known = [Expert(fisher(base, paths, task.samples[5:][:3])) for task in suite.suite.tasks]
+    router = MODULE_ROUTERS.get("pi_tuning").run(MODULE_ROUTERS.parse("pi_tuning", {}))
+    scores = suite.said["pi_tuning", "as_given"].found.scores
+    for place, task in enumerate(suite.suite.tasks):
+        states = {path: row[None] for path, row in fisher(base, paths, task.samples[:5]).items()}
+        expected = router.rank(states, known).scores
+        assert scores[2 * place : 2 * place + 2] == pytest.approx(np.tile(expected, (2, 1)), abs=1e-6)
+    assert "pi_tuning" in inside_routers(suite.suite)
+    few = [replace(task, samples=task.samples[:5]) for task in suite.suite.tasks]
+    assert "pi_tuning" not in inside_routers(replace(suite.suite, tasks=tuple(few)))
 
 
 def test_gates_are_asked_for_where_every_expert_has_some(prepared) -> None:

@@ -38,6 +38,19 @@ def test_the_best_match_answers_alone_and_the_best_three_by_their_weights() -> N
     assert mixes(asks["top_3_masked"])[0] == ((1, 0.5), (2, 0.5))
 
 
+def test_questions_are_asked_below_the_instruction_of_the_best_match_too() -> None:
+    router = ROUTERS.get("lora_retriever").run(ROUTERS.parse("lora_retriever", {"temperature": None}))
+    plain = routed(QUESTIONS, router, FOUND)
+    asks = routed(QUESTIONS, router, FOUND, ["Do it.", None, "Try."])
+    assert {form: asks[form] for form in plain} == plain
+    assert all(mixes(asks[f"{form}_told"]) == mixes(plain[form]) for form in ("top_1", "top_3"))
+    told = [[example.input for example, _ in asks[form]] for form in ("top_3_told", "top_1_told_masked")]
+    # The third has no match; of the first the best of the others has no instruction.
+    assert told[0] == ["Do it.\nquestion 0", "Do it.\nquestion 1", "question 2", "Do it.\nquestion 2"]
+    assert told[1] == ["question 0", "Do it.\nquestion 1", "question 2", "Do it.\nquestion 2"]
+    assert routed(QUESTIONS, router, FOUND, [None] * 3) == plain
+
+
 def test_references_are_the_base_the_own_expert_a_random_one_and_all() -> None:
     told = references(QUESTIONS, 3)
     assert mixes(told["base_0_shot"]["all"]) == [(), (), (), ()]
