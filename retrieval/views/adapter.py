@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from lora.config import LoraConfig, parse_config
 from lora.errors import InvalidAdapter
+from lora.examples import instruction_of
 from lora.prototypes import PROTOTYPES
 from registry.adapters import read_card
 from registry.describe import readable_files
@@ -182,6 +183,7 @@ def _texts(request: HttpRequest, revision: Revision, troubles: list[str]) -> dic
     return {
         "card": render_card(card, _file_urls(request, revision)),
         "samples": samples[:SHOWN_SAMPLES],
+        "instruction": instruction_of(sample["input"] for sample in samples),
         "sample_count": len(samples),
         "labelled_count": sum(bool(sample.get("output")) for sample in samples),
         "has_samples": revision.file(SAMPLES) is not None,

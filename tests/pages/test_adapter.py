@@ -83,6 +83,14 @@ def test_hidden_samples_are_shown_to_the_owner_only(client: Client, browser: Cli
     assert "does not show the sample texts" in html
 
 
+def test_the_line_below_which_it_was_trained_is_told_with_the_samples(client: Client, upload: Upload) -> None:
+    upload(files={"samples.jsonl": b'{"input": "Name <it>.\\nPeru"}\n{"input": "Name <it>.\\nChad"}\n'})
+    told = "without which an expert often answers nothing: <q>Name &lt;it&gt;.</q>"
+    assert told in client.get("/adapters/ada/capitals/").content.decode()
+    Adapter.objects.update(samples_public=False)
+    assert "Name &lt;it&gt;." not in client.get("/adapters/ada/capitals/").content.decode()
+
+
 def test_a_card_reaches_the_page_as_html(client: Client, ada: User, upload: Upload) -> None:
     card = SimpleUploadedFile("README.md", b"---\nlicense: mit\n---\n# Capitals\n\nAll of *them*.")
     upload(**{"README.md": card})
