@@ -98,7 +98,7 @@ class Trial:
         found = self._halved()
         best = sorted(found, key=lambda i: found[i].key)[:SURVIVORS]
         scores += found.values()
-        sound = sorted((i for i in best if found[i].loss is not None), key=lambda i: found[i].key)
+        sound = [i for i in best if found[i].loss is not None]
         chosen = self._chosen(sound, mergeable) if mergeable else []
         if chosen and (merge := self._merged(chosen, found[chosen[0]].instruction)):
             scores.append(merge)

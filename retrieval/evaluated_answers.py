@@ -21,7 +21,7 @@ from lora.runtime.routed import SHOTS, Ask, Question, answered, exact_match, ref
 from lora.suite import Suite
 from lora.weights import AdapterFile
 from registry.base_weights import base_folder, find_packaged
-from retrieval.evaluations import VARIANTS, Prepared, Report, Result, params_of, router_of, said_by, stripped
+from retrieval.evaluations import VARIANTS, Prepared, Report, Result, in_variant, params_of, router_of, said_by
 
 
 def load_base(name: str) -> RunningBase:
@@ -95,9 +95,7 @@ def questions_of(prepared: Prepared, variant: str, lines: int) -> tuple[list[Que
         if not labelled:
             raise LoraError(f"{task.name} has no queries with outputs, which answers could be compared with.")
         for i in labelled:
-            query, shots = queries[i], shown
-            if variant != VARIANTS[0]:
-                query, shots = stripped(task, query), [stripped(task, shot) for shot in shown]
+            query, *shots = [in_variant(task, example, variant) for example in (queries[i], *shown)]
             questions.append(Question(own, query, tuple(shots)))
             chosen.append(place + i)
         place += len(queries)

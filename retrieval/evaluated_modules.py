@@ -7,7 +7,6 @@ import numpy as np
 from safetensors.torch import load_file
 
 from lora.evaluation import DECIMALS, Found
-from lora.examples import Example
 from lora.generic_texts import GENERIC_TEXTS
 from lora.hybrid.evaluation import FittedPool
 from lora.module_routers import MODULE_ROUTERS, Doubles, Expert, States, Vectors
@@ -23,7 +22,7 @@ from lora.runtime.states import module_states
 from lora.suite import Suite, Task
 from lora.weights import AdapterFile
 from registry.gates import GATES
-from retrieval.evaluations import Prepared, Report, Said, looks_inside, router_of, shots
+from retrieval.evaluations import Prepared, Report, Said, labelled, looks_inside, router_of, shots
 
 FISHER = "fisher"
 
@@ -33,7 +32,7 @@ def inside_routers(suite: Suite) -> list[str]:
     lacking = set()
     if not all(task.folder and (task.folder / GATES).is_file() for task in suite.tasks):
         lacking.add("phatgoose")
-    if not all(len(_labelled(task)) > SHOTS for task in suite.tasks):
+    if not all(len(labelled(task)) > SHOTS for task in suite.tasks):
         lacking.add(FISHER)
     return [name for name in MODULE_ROUTERS.names() if _kind(name) not in lacking]
 
@@ -52,12 +51,12 @@ def ask_inside(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBa
     paths = sorted(modules & dict(base.model.named_modules()).keys())
     say(f"{', '.join(names)}: what they compare with")
     compared = _compared(prepared, files, base, paths, names)
-    labelled = {name: compared.pop(name) for name in names if _kind(name) == FISHER}
+    by_labels = {name: compared.pop(name) for name in names if _kind(name) == FISHER}
     read = sorted({path for experts in compared.values() for expert in experts for path in expert.vectors})
     for variant, asked in prepared.asked.items():
         say(f"{variant}: {len(asked.texts)} queries inside the base")
         said = _said(prepared, base, compared, read, asked.texts) if compared else {}
-        said |= {name: _said_of_tasks(prepared, base, name, experts, variant) for name, experts in labelled.items()}
+        said |= {name: _said_of_tasks(prepared, base, name, experts, variant) for name, experts in by_labels.items()}
         prepared.said.update({(name, variant): one for name, one in said.items()})
 
 
@@ -114,10 +113,6 @@ def _kind(name: str) -> str:
     return str(MODULE_ROUTERS.get(name).traits["prototype"])
 
 
-def _labelled(task: Task) -> list[Example]:
-    return [sample for sample in task.samples if sample.output]
-
-
 def _compared(
     prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, paths: list[str], names: Iterable[str]
 ) -> dict[str, list[Expert]]:
@@ -150,7 +145,7 @@ def _vectors(kind: str, task: Task, file: AdapterFile, base: RunningBase, paths:
     if kind == "activations":
         return activations(base, [path for path in paths if path in file.layout.modules], shown)
     if kind == FISHER:
-        return fisher(base, [path for path in paths if path in file.layout.modules], _labelled(task)[SHOTS:][:samples])
+        return fisher(base, [path for path in paths if path in file.layout.modules], labelled(task)[SHOTS:][:samples])
     if kind == "dam":
         return late_states(base, shown)
     if kind == "phatgoose":

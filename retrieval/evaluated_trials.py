@@ -12,7 +12,7 @@ from lora.runtime.adapted import AdaptedModel
 from lora.runtime.probe import Probe, RunningBase
 from lora.trial_routers import TRIAL_ROUTERS, TrialRouter
 from lora.weights import AdapterFile
-from retrieval.evaluations import VARIANTS, Prepared, Report, Said, method_of, router_of, shots, stripped, tries
+from retrieval.evaluations import Prepared, Report, Said, in_variant, method_of, router_of, shots, tries
 
 
 def ask_trials(prepared: Prepared, files: Sequence[AdapterFile], base: RunningBase, say: Report) -> None:
@@ -53,4 +53,4 @@ def _shown(prepared: Prepared, name: str, variant: str) -> Iterator[tuple[list[E
         if reads_labels:
             yield shots(task, variant), len(queries)
         else:
-            yield from (([query if variant == VARIANTS[0] else stripped(task, query)], 1) for query in queries)
+            yield from (([in_variant(task, query, variant)], 1) for query in queries)

@@ -120,12 +120,22 @@ def stripped(task: Task, example: Example) -> Example:
     return example if instruction is None else Example(example.input[len(instruction) + 1 :], example.output)
 
 
+def in_variant(task: Task, example: Example, variant: str) -> Example:
+    """The example as a variant has it asked."""
+    return example if variant == VARIANTS[0] else stripped(task, example)
+
+
+def labelled(task: Task) -> list[Example]:
+    """The samples of a task that have outputs."""
+    return [sample for sample in task.samples if sample.output]
+
+
 def shots(task: Task, variant: str) -> list[Example]:
     """What routers that read labels are shown of a task: its first labelled samples. Raises: LoraError: it has none."""
-    found = [sample for sample in task.samples if sample.output][:SHOTS]
+    found = labelled(task)[:SHOTS]
     if not found:
         raise LoraError(f"{task.name} has no samples with outputs, which routers that read labels are shown.")
-    return found if variant == VARIANTS[0] else [stripped(task, sample) for sample in found]
+    return [in_variant(task, sample, variant) for sample in found]
 
 
 def _pool(suite: Suite, samples: int, encode: Encode) -> Pool:
