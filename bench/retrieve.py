@@ -134,24 +134,28 @@ def latencies(asks: list[Ask], texts: list[str]) -> list[list[float]]:
 
 
 def throughput(make_client: Callable[[], Ask], texts: list[str], clients: int) -> float:
-    """Answers per second of so many clients."""
-    shares = [texts[number::clients] for number in range(clients)]
+    """Answers per second of so many clients, each of which asks for the next text once it has an answer."""
     ready = threading.Barrier(clients + 1)
+    todo, taking = iter(texts), threading.Lock()
     errors: list[BaseException] = []
 
-    def run(share: list[str]) -> None:
+    def run(first: str) -> None:
         try:
             ask = make_client()
-            ask(share[0])
+            ask(first)
+            ready.wait()
+            while (text := take()) is not None:
+                ask(text)
         except BaseException as error:
             errors.append(error)
+            ready.abort()
             raise
-        finally:
-            ready.wait()
-        for text in share:
-            ask(text)
 
-    threads = [threading.Thread(target=run, args=(share,)) for share in shares]
+    def take() -> str | None:
+        with taking:
+            return next(todo, None)
+
+    threads = [threading.Thread(target=run, args=(text,)) for text in texts[:clients]]
     for thread in threads:
         thread.start()
     ready.wait()

@@ -121,14 +121,14 @@ class Encoder:
         parts = by_size(texts)
         found = []
         for part in parts:
-            with self._threads_for(len(part) * len(texts[part[-1]])):
+            with self._threads_for(sum(len(texts[at]) for at in part)):
                 rows = model.encode([texts[at] for at in part], batch_size=len(part), show_progress_bar=False)
             found.append(self._units(np.asarray(rows, np.float64), len(part)))
         return np.concatenate(found)[np.argsort(np.concatenate(parts))]
 
     @contextmanager
     def _threads_for(self, chars: int) -> Iterator[None]:
-        """Give this thread's torch the cores that a pass over so many characters, padding included, makes use of."""
+        """Give this thread's torch the cores that a pass over so many characters makes use of."""
         # Always a number of our own: a new thread starts with what another one has just set.
         torch.set_num_threads(1 if chars <= ONE_THREAD_CHARS else self._threads)
         try:
@@ -154,6 +154,7 @@ def _load(folder: Path) -> Any:
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
     from retrieval.middle_layer import with_middle_layer  # noqa: PLC0415 (torch)
+    from retrieval.packing import with_packing  # noqa: PLC0415 (torch)
 
     transformers_logging.disable_progress_bar()
     logger.info("Loading the encoder from %s", folder)
@@ -163,7 +164,7 @@ def _load(folder: Path) -> Any:
         local_files_only=True,
         model_kwargs={"use_safetensors": True},
     )
-    return with_middle_layer(model)
+    return with_packing(with_middle_layer(model))
 
 
 def current_encoder() -> Encoder:

