@@ -1,6 +1,7 @@
 // A finished bundle: what is in it, its download, and the code that runs it.
 
 import { el } from "./api.js";
+import { snippet } from "./snippets.js";
 import { size } from "./upload/files.js";
 
 const EXTERNAL_URL = document.querySelector("meta[name=external-url]").content;
@@ -25,10 +26,6 @@ inputs = tokenizer(["Your prompt"], return_tensors="pt")
 with Bundle.load(Path("bundle")).on(model${router === WHOLE_PROMPT ? ", prompt=inputs" : ""}):
     answers = model.generate(**inputs, max_new_tokens=20)
 print(tokenizer.batch_decode(answers, skip_special_tokens=True))`;
-
-function snippet(title, code) {
-  return el("div", { class: "snippet" }, el("h3", {}, title), el("button", { type: "button", class: "button small copy", "aria-label": `Copy: ${title}` }, "Copy"), el("pre", { tabindex: "0" }, el("code", {}, code)));
-}
 
 function facts({ adapters, base_model: base, files, size_bytes: bytes, params }, title) {
   const count = `${adapters.length} expert${adapters.length === 1 ? "" : "s"}`;

@@ -74,7 +74,7 @@ function showExpertsError(text) {
 function showWay(wanted = elements.type.value) {
   const choices = types.filter(({ name }) => !isTraining() || trained.includes(name));
   elements.type.replaceChildren(...choices.map(({ name, title }) => new Option(title, name)));
-  elements.type.value = choices.some(({ name }) => name === wanted) ? wanted : choices[0].name;
+  elements.type.value = choices.some(({ name }) => name === wanted) ? wanted : trained[0];
   $("training").hidden = !isTraining();
   $("file").hidden = isTraining();
   const action = isTraining() ? "Train the gates" : "Upload the gates";
@@ -82,8 +82,8 @@ function showWay(wanted = elements.type.value) {
 }
 
 function showType(params = {}) {
-  const { summary, source, runs, tensors } = type();
-  $("type-hint").textContent = `${summary} After ${source}.${runs ? "" : " Kept and handed out, not run here."}`;
+  const { summary, source, when, runs, tensors } = type();
+  $("type-hint").textContent = `${summary} ${when} After ${source}.`;
   const shapes = Object.entries(tensors).map(([name, shape]) => `${name} (${shape.join(", ")})`);
   $("gates-hint").textContent = `Of every place, named like model.layers.0.${Object.keys(tensors)[0]}: ${shapes.join("; ")}. n experts, d values that enter the place, o that come out of it.`;
   showParams($("params"), type().params, params);

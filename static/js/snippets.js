@@ -50,10 +50,14 @@ function literal(value, indent) {
   return items.length ? `${open}\n${items.join(",\n")},\n${indent}${close}` : open + close;
 }
 
+// Code with a button that copies it.
+export function snippet(title, code) {
+  const copy = el("button", { type: "button", class: "button small copy", "aria-label": `Copy: ${title}` }, "Copy");
+  return el("div", { class: "snippet" }, el("h3", {}, title), copy, el("pre", { tabindex: "0" }, el("code", {}, code)));
+}
+
 // Shows both forms of the request inside `box`; with a token where the caller has an account, or the request needs one.
 export function showSnippets(box, path, body, { needsToken = false, waits = false } = {}) {
   const hasToken = LOGGED_IN || needsToken;
-  const copy = () => el("button", { type: "button", class: "button small copy" }, "Copy");
-  const block = (title, code) => el("div", { class: "snippet" }, el("h3", {}, title), copy(), el("pre", {}, el("code", {}, code)));
-  box.replaceChildren(block("curl", curl(path, body, hasToken, waits)), block("Python", python(path, body, hasToken, waits)));
+  box.replaceChildren(snippet("curl", curl(path, body, hasToken, waits)), snippet("Python", python(path, body, hasToken, waits)));
 }

@@ -112,7 +112,7 @@ def test_what_stands_in_the_way_is_said_beside_the_expert_and_the_choices_stay(t
 def test_gates_are_uploaded_and_what_is_wrong_with_them_is_named(tiny: Site, tmp_path: Path) -> None:
     with open_browser(tiny.url, expected=("the server responded with a status of 422",)) as (page, _):
         sign_up(page, "eva")
-        page.goto("/compositions/new/?type=meteora&input=cy/one&input=cy/two")
+        page.goto("/compositions/new/?way=upload&type=meteora&input=cy/one&input=cy/two")
         expect(page.get_by_role("radio", name="Upload a file")).to_be_checked()
         expect(page.locator("#gates-hint")).to_contain_text("weight (n, d)")
         page.get_by_role("button", name="Upload the gates").click()

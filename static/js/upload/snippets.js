@@ -1,6 +1,6 @@
 // The upload as a command, for a script or a machine without a browser.
 
-import { el } from "../api.js";
+import { snippet } from "../snippets.js";
 
 const URL = `${document.querySelector("meta[name=external-url]").content}/api/v1/adapters/`;
 const TYPED = "samples.jsonl";
@@ -30,7 +30,5 @@ export function python(fields, parts, typed) {
 }
 
 export function showSnippets(box, fields, parts, typed) {
-  const copy = () => el("button", { type: "button", class: "button small copy" }, "Copy");
-  const block = (title, code) => el("div", { class: "snippet" }, el("h3", {}, title), copy(), el("pre", { tabindex: "0" }, el("code", {}, code)));
-  box.replaceChildren(block("curl, in the folder of the files", curl(fields, parts, typed)), block("Python", python(fields, parts, typed)));
+  box.replaceChildren(snippet("curl, in the folder of the files", curl(fields, parts, typed)), snippet("Python", python(fields, parts, typed)));
 }
