@@ -28,6 +28,7 @@ GATES = "gates.safetensors"
 MANIFEST = "manifest.json"
 README = "README.md"
 RUNTIME = "composition.py"
+MAX_BYTES = 256 * 1024**2  # of gates
 
 # Divided by; what is zero or below would turn the choice around.
 POSITIVE = frozenset({"temperature"})

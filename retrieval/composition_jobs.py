@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 
+from lora.runtime.gate_starts import STARTS
 from registry.errors import Conflict, Invalid, NotRoutable, Throttled
 from registry.jobs import enqueue
 from registry.models import Job, Revision
@@ -15,7 +16,7 @@ from retrieval.bundles import named_inputs
 from retrieval.composing import Order
 
 KIND = "compose"
-TRAINED = ("lora_flow",)
+TRAINED = tuple(STARTS)  # the form begins with the first
 STEPS = 100
 MAX_STEPS = 1_000
 MAX_OPEN = 4

@@ -87,12 +87,15 @@ _OUTCOMES = "how experts did on texts, as POST /outcomes/"
 _RANKED = "ranked experts with weights"
 _LABELLED = ("labels", "base_model")
 _UPLOAD_GATES = "POST /compositions/ with the gates as safetensors, and the experts that they are for"
+_TRAIN_GATES = (
+    "POST /compositions/ with train, and a worker trains the gates on samples with outputs; or with the gates"
+)
 _RUNS = "an archive that runs beside the base"
 _KEPT = "an archive for the code that runs it elsewhere; it is not run here"
 
 
 def _composed(
-    name: str, keeps: str, needs: tuple[str, ...] = _LABELLED, call: str = _UPLOAD_GATES, back: str = _RUNS
+    name: str, keeps: str, needs: tuple[str, ...] = _LABELLED, call: str = _TRAIN_GATES, back: str = _RUNS
 ) -> dict[str, object]:
     return {"needs": needs, "keeps": keeps, "compositions": (name,), "call": call, "back": back}
 
@@ -167,7 +170,7 @@ _HERE: dict[str, dict[str, object]] = {
         "call": "POST /retrieve/ with the text generated so far, again every other token",
         "back": "weights of the experts, for the client to mix with",
     },
-    "4.12": _composed("calm", "adapters, and the cross-attention between two models", back=_KEPT),
+    "4.12": _composed("calm", "adapters, and the cross-attention between two models", call=_UPLOAD_GATES, back=_KEPT),
     "4.13": {
         "needs": ("samples",),
         "keeps": _SAMPLES + "; nothing but the adapters for prior and entropy, by a worker with the base model",
@@ -198,14 +201,12 @@ _HERE: dict[str, dict[str, object]] = {
         "call": "POST /retrieve/ with the prompt as text; POST /merges/ with the same as retrieve",
         "back": _RANKED + "; merged, one adapter",
     },
-    "4.18": _composed(
-        "lora_flow",
-        "adapters, and a gate per layer for the set",
-        call="POST /compositions/ with train, and a worker trains the gates; or with the gates",
-    ),
+    "4.18": _composed("lora_flow", "adapters, and a gate per layer for the set"),
     "4.19": _composed("pemt", "adapters, and per layer a vector for each of their tasks and for the target"),
-    "4.20": _composed("co_llm", "a deferral head on the base model, and the expert", back=_KEPT),
-    "4.21": _composed("btx", "a router over feed-forward experts, as far as these are adapters", back=_KEPT),
+    "4.20": _composed("co_llm", "a deferral head on the base model, and the expert", call=_UPLOAD_GATES, back=_KEPT),
+    "4.21": _composed(
+        "btx", "a router over feed-forward experts, as far as these are adapters", call=_UPLOAD_GATES, back=_KEPT
+    ),
     "4.22": {
         "needs": ("samples", "base_model"),
         "keeps": "hidden states of each expert's samples in one late layer, computed by a worker",
@@ -226,7 +227,7 @@ _HERE: dict[str, dict[str, object]] = {
         "pwe_moe",
         "adapters, and gates from preferences to weights for the set",
         needs=(),
-        call="POST /compositions/ with the gates; without any, POST /merges/ with the preferences as weights",
+        call=_TRAIN_GATES + "; without any, POST /merges/ with the preferences as weights",
         back=_RUNS + "; or one adapter, merged with these weights",
     )
     | {"merges": ("weighted_sum",)},
@@ -246,7 +247,7 @@ _HERE: dict[str, dict[str, object]] = {
         "ramole",
         _SAMPLES + "; a RouterLoRA for each base model, in a composition with the experts that it may be asked about",
         ("samples", "base_model"),
-        "POST /retrieve/ with the prompt as text, which names the compositions, too; " + _UPLOAD_GATES,
+        "POST /retrieve/ with the prompt as text, which names the compositions, too; " + _TRAIN_GATES,
         _RANKED + ", and an archive that weighs them inside the base",
     )
     | {"routers": ("ramole", "lora_retriever")},

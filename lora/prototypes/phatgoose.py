@@ -78,7 +78,7 @@ def train_gates(
     with AdaptedModel(base.model, [file]) as adapted:
         gates = {path: torch.zeros(d_in, device=adapted.device, requires_grad=True) for path, d_in in widths.items()}
         adapted.coefficients = lambda path, x: openings(x, gates[path]) if path in gates else adapted.one(0)
-        losses = tuple(descend(base, list(gates.values()), samples, steps, seed))
+        losses = tuple(descend(base, list(gates.values()), samples, steps, seed, rate=LEARNING_RATE))
     return Gates({path: g.detach().cpu() for path, g in gates.items()}, losses)
 
 

@@ -152,7 +152,9 @@ class _Placed:
             self.weights = self.decided(x)
         elif self.mask is not None:
             counted = self.mask[..., None]
-            self.weights = self.decided((x * counted).sum(1) / counted.sum(1))[:, None]
+            # What is read counts as given; gates that are being trained learn from what they make of it.
+            with torch.enable_grad():
+                self.weights = self.decided((x * counted).sum(1) / counted.sum(1))[:, None]
 
     def decided(self, x: Tensor, outputs: Tensor | None = None) -> Tensor:
         """The weights (…, n) of the experts."""
@@ -217,7 +219,7 @@ class Composition:
         model: torch.nn.Module,
         *,
         prompt: Mapping[str, Tensor] | None = None,
-        preference: Sequence[float] | None = None,
+        preference: Sequence[float] | Sequence[Sequence[float]] | None = None,
         among: Sequence[str] = (),
     ) -> Iterator[None]:
         """Mix inside the model for as long as the block runs.
@@ -226,7 +228,8 @@ class Composition:
             model: the base that the experts were trained on, plain, or whatever has its modules under the same names.
             prompt: what gates of whole examples decide by: `input_ids` and, where some are padding, `attention_mask`,
                 as the model takes them. What the model is given then has as many rows.
-            preference: how much the task of each expert counts, for gates that read that; 1/n each by default.
+            preference: how much the task of each expert counts, for gates that read that: once, or for each row of what
+                the model is given. 1/n each by default.
             among: names of experts, the others are left out; all by default. For gates of `OPEN`.
         Raises: ValueError: the model lacks a module, or has it in another size; a prompt or an expert is missing.
         """
@@ -239,9 +242,10 @@ class Composition:
         with ExitStack() as stack:
             placed = [self._place(known, place, chosen, stack) for place in self.places]
             if self.reads in ("task", "preference"):
-                wanted = preference or [1 / len(self.experts)] * len(self.experts)
+                wanted = torch.tensor(preference or [1 / len(self.experts)] * len(self.experts))
+                wanted = wanted if wanted.ndim == 1 else wanted[:, None]
                 for one in placed:
-                    one.weights = one.decided(next(iter(one.tensors.values())).new_tensor(wanted))
+                    one.weights = one.decided(wanted.to(next(iter(one.tensors.values()))))
             if self.reads == "example":
                 _read(model, prompt, placed)
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATE = 5e-3
 WARM_UP = 0.06  # of the steps
+NO_SAMPLES = "There are no samples with outputs, which gates learn from."
 BATCH = 4  # samples per step: what two cores train in a few minutes
 
 
@@ -32,24 +34,36 @@ def encoded(base: RunningBase, examples: Sequence[Example]) -> list[Batch]:
     labelled = [example for example in examples if example.output]
     found = [one for batch in batches(labelled, base.tokens, PROMPT) for one in batch.apart()]
     if not found:
-        raise NotTrainable("There are no samples with outputs, which gates learn from.")
+        raise NotTrainable(NO_SAMPLES)
     return found
 
 
-def descend(base: RunningBase, gates: Sequence[Tensor], samples: Sequence[Batch], steps: int, seed: int) -> list[float]:
+def descend(
+    base: RunningBase,
+    gates: Sequence[Tensor],
+    samples: Sequence[Batch],
+    steps: int,
+    seed: int,
+    *,
+    rate: float,
+    during: Callable[[Batch, Sequence[int]], AbstractContextManager[None]] = lambda batch, chosen: nullcontext(),
+) -> list[float]:
     """Change gates by so many steps of AdamW, without decay; the rate rises over the first 6 % and stays.
 
     Args:
-        gates: leaves that the base's answers depend on by now. samples: single ones; `seed` decides their order.
+        gates: leaves that the base's answers depend on. samples: single ones; `seed` decides their order.
+        rate: of every step after the first ones.
+        during: what to be in while the samples of a step, at these places of `samples`, are answered.
     Returns: the loss before every step: the mean of −log p per token of the answers.
     Raises: NotTrainable: a loss is not finite.
     """
     warm_up, losses = max(1, round(WARM_UP * steps)), []
-    optimizer = torch.optim.AdamW(gates, lr=LEARNING_RATE, weight_decay=0.0, foreach=True)
+    optimizer = torch.optim.AdamW(gates, lr=rate, weight_decay=0.0, foreach=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm_up))
-    for step, batch in enumerate(_drawn(samples, steps, seed)):
+    for step, chosen in enumerate(_drawn(len(samples), steps, seed)):
         base.progress(step / steps)
-        with torch.enable_grad():
+        batch = padded([samples[i] for i in chosen])
+        with torch.enable_grad(), during(batch, chosen):
             loss = answer_loss(base.logits, batch, gates[0].device)
         if not torch.isfinite(loss):
             raise NotTrainable("The loss of the samples is not finite with these adapters on the base.")
@@ -68,11 +82,11 @@ def answer_loss(logits: Callable[[Tensor], Tensor], batch: Batch, device: torch.
     return torch.nn.functional.cross_entropy(found, ids[:, 1:][wanted])
 
 
-def _drawn(samples: Sequence[Batch], steps: int, seed: int) -> Iterator[Batch]:
-    """Yield so many batches of single samples, each sample once before any comes again."""
+def _drawn(count: int, steps: int, seed: int) -> Iterator[list[int]]:
+    """Yield the places of so many samples for each step, each of them once before any comes again."""
     draw, queue = np.random.Philox(seed), list[int]()
     for _ in range(steps):
         while len(queue) < BATCH:
-            queue += np.argsort(draw.random_raw(len(samples)), kind="stable").tolist()
+            queue += np.argsort(draw.random_raw(count), kind="stable").tolist()
         chosen, queue = queue[:BATCH], queue[BATCH:]
-        yield padded([samples[i] for i in chosen])
+        yield chosen

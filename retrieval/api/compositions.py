@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from lora.composing import GATES
+from lora.composing import GATES, MAX_BYTES
 from lora.compositions import COMPOSITIONS
 from registry.api.pagination import paginated
 from registry.api.parsers import BoundedJSONParser
@@ -36,7 +36,6 @@ from retrieval.compositions import (
 from retrieval.models import Composition
 
 PART = "gates"
-MAX_BYTES = 256 * 1024**2
 MAX_REQUEST_BYTES = 1024**2
 
 # These document what `retrieval.composing` and `retrieval.compositions` read and write.

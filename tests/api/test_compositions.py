@@ -34,7 +34,7 @@ def base_folder(tmp_path_factory):
 @pytest.fixture
 def add(tmp_path, db):
     """A function that makes an expert of the tiny base ready."""
-    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()})
+    register_base_model(BASE, {path: list(shape) for path, shape in MODULES.items()} | {"lm_head": [20, 8]})
 
     def make(who, name, seed=0, rank=2, samples=None, **fields):
         folder = write_adapter_files(
@@ -262,10 +262,21 @@ def test_a_worker_trains_the_gates_on_the_samples_of_the_experts(two, ada, base_
     assert all(tensor.any() for tensor in tensors.values())
 
 
+@pytest.mark.parametrize("kind", [name for name in COMPOSITIONS.names() if COMPOSITIONS.get(name).traits["runs"]])
+def test_gates_of_every_type_that_runs_are_trained(two, ada, base_folder, settings, tmp_path, kind):
+    settings.BASE_MODELS_DIR = base_folder.parents[1]
+    order = {"name": "ada/trained", "type": kind, "adapters": EXPERTS, "train": {"steps": 2}}
+    job = ada.post("/compositions/", order).json()["job"]
+    run_jobs()
+    assert ada.get(f"/jobs/{job['id']}/").json()["status"] == "succeeded"
+    loaded = Composition.load(unpacked(ada, "ada/trained", tmp_path / "trained"))
+    assert (loaded.type, list(loaded.experts)) == (kind, EXPERTS)
+
+
 def test_what_cannot_be_trained_is_said_before_or_by_the_job(two, ada, add):
     add(ada, "unlabelled", 3, samples=UNLABELLED)
     order = {"name": "ada/x", "type": "lora_flow", "adapters": EXPERTS, "train": {}}
-    for change in ({"train": {"steps": 0}}, {"train": {"pace": 1}}, {"train": 3}, {"type": "mole"}):
+    for change in ({"train": {"steps": 0}}, {"train": {"pace": 1}}, {"train": 3}, {"type": "calm"}):
         assert ada.post("/compositions/", order | change).status_code == 400, change
     refused = ada.post("/compositions/", order | {"adapters": ["ada/one", "ada/unlabelled"]}).json()
     assert (refused["code"], refused["detail"]["inputs"][0]["code"]) == ("not_routable", "no_labels")

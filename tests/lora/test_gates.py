@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora.examples import Example
+from lora.prototypes import phatgoose
 from lora.prototypes.phatgoose import train_gates
 from lora.runtime import descent
 from lora.runtime.adapted import AdaptedModel
@@ -108,7 +109,7 @@ def test_the_rate_rises_over_the_first_steps(folder, monkeypatch):
     monkeypatch.setattr(descent, "WARM_UP", 1.0)
     risen = trained(folder, steps=4)
     with monkeypatch.context() as patch:
-        patch.setattr(descent, "LEARNING_RATE", LEARNING_RATE / 4)
+        patch.setattr(phatgoose, "LEARNING_RATE", LEARNING_RATE / 4)
         patch.setattr(descent, "WARM_UP", 0.0)
         quarter = trained(folder, steps=1).vectors["layers.0.q"]
     torch.testing.assert_close(quarter, full / 4)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from lora.composing import GATES
 from lora.losses import ends
-from lora.runtime.gate_training import train_lora_flow
+from lora.runtime.gate_training import train_gates
 from lora.runtime.loading import in_bfloat16
 from lora.weights import AdapterFile
 from registry import jobs
@@ -29,9 +29,10 @@ def handle(work: Work) -> None:
     with ExitStack() as stack:
         items = [local_file(revision, stack) for revision in order.revisions]
         files = [stack.enter_context(AdapterFile(item.weights_path, item.layout)) for item in items]
-        work.log(f"Training gates over {len(files)} experts in {steps} steps")
+        work.log(f"Training gates of {order.type} over {len(files)} experts in {steps} steps")
         examples = [examples_of(revision) for revision in order.revisions]
-        trained = train_lora_flow(in_bfloat16(base), files, examples, steps=steps, seed=seed)
+        kind, params = order.type, order.params
+        trained = train_gates(in_bfloat16(base), kind, params, files, examples, steps=steps, seed=seed)
         losses = [round(loss, 4) for loss in trained.losses]
         first, last = ends(losses)
         work.log(f"The loss of the answers went from {first:.3f} to {last:.3f} (means of ten steps)")
