@@ -13,6 +13,7 @@ from lora.strict_json import is_storable
 MAX_EXAMPLES = 256
 MAX_CHARS = 4_000
 MAX_INSTRUCTION_CHARS = 1_000
+SHOTS = 5  # labelled samples that a base model is shown above a question
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from lora.binding import listed
 from lora.errors import NotMergeable
-from lora.examples import Example, below, instruction_of
+from lora.examples import SHOTS, Example, below, instruction_of
 from lora.mergeable import check_mergeable
 from lora.recipe import MergeInput
 from lora.runtime.adapted import AdaptedModel, DoesNotFit
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 FIRST = 8  # examples that every candidate is scored on; each further round has twice as many and half the candidates
 SURVIVORS = 3
-SHOTS = 5
 SHOT_CHARS = 2_000  # of all demonstrations together, so that they leave room for the question
 BUDGET = 16  # weights that each search tries
 SEARCHED = 16  # examples that a search looks at

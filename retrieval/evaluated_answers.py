@@ -12,12 +12,12 @@ from django.conf import settings
 from lora.check import check_files, read_pair
 from lora.errors import LoraError
 from lora.evaluation import Found
-from lora.examples import instruction_of
+from lora.examples import SHOTS, instruction_of
 from lora.folder import find_adapter
 from lora.runtime.adapted import AdaptedModel
 from lora.runtime.loading import load_running_base
 from lora.runtime.probe import BaseNotHere, RunningBase
-from lora.runtime.routed import SHOTS, Ask, Question, answered, exact_match, references, routed
+from lora.runtime.routed import Ask, Question, answered, exact_match, references, routed
 from lora.suite import Suite
 from lora.weights import AdapterFile
 from registry.base_weights import base_folder, find_packaged

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from lora.evaluation import DECIMALS, Found
+from lora.examples import SHOTS
 from lora.generic_texts import GENERIC_TEXTS
 from lora.hybrid.evaluation import FittedPool
 from lora.module_routers import MODULE_ROUTERS, Doubles, Expert, States, Vectors
@@ -17,7 +18,6 @@ from lora.prototypes.dam import late_states
 from lora.prototypes.fisher import fisher
 from lora.prototypes.spectral import spectral_file
 from lora.runtime.probe import RunningBase
-from lora.runtime.routed import SHOTS
 from lora.runtime.states import module_states
 from lora.suite import Suite, Task
 from lora.weights import AdapterFile

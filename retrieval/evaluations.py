@@ -13,13 +13,12 @@ from django.utils import timezone
 
 from lora.errors import LoraError
 from lora.evaluation import HYBRID, Asked, Found, Pool, accuracy, by_category, by_task, route, route_hybrid
-from lora.examples import Example
+from lora.examples import SHOTS, Example
 from lora.hybrid.evaluation import FittedPool
 from lora.module_routers import MODULE_ROUTERS
 from lora.outcome_suite import OutcomeSuite
 from lora.prototypes.description import description_text
 from lora.routers import ROUTERS
-from lora.runtime.routed import SHOTS
 from lora.suite import Suite, Task
 from lora.trial_routers import TRIAL_ROUTERS, trial_entries
 from retrieval.encoders import Encoder, Rows

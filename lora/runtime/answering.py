@@ -3,13 +3,13 @@ forward pass for each example."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lora.examples import Example
 from lora.lazy_torch import torch
-from lora.runtime.text import BATCH_TOKENS, LINE, MAX_TOKENS, PASS_TOKENS
+from lora.runtime.text import LINE, MAX_TOKENS, together
 
 if TYPE_CHECKING:
     from lora.runtime.probe import RunningBase
@@ -78,7 +78,8 @@ def answers(base: RunningBase, examples: Sequence[Example], prompt: str) -> list
     rows = [_opened(base, i, example, prompt) for i, example in enumerate(examples)]
     while rows:
         going_on = []
-        for batch in _batches(rows):
+        rows.sort(key=lambda row: len(row.tokens))
+        for batch in together(rows, lambda row: (1, len(row.tokens))):
             for row, (predicted, loss) in zip(batch, _predicted(base, batch), strict=True):
                 losses.setdefault(row.index, loss)  # the first draft is the whole answer
                 verdict = _accept(base, row, predicted)
@@ -141,16 +142,3 @@ def _predicted(base: RunningBase, rows: Sequence[_Open]) -> list[tuple[list[int]
         loss = torch.nn.functional.cross_entropy(part[:counted], wanted) if counted else part.new_zeros(())
         found.append((part.argmax(-1).tolist(), float(loss)))
     return found
-
-
-def _batches(rows: Sequence[_Open]) -> Iterator[list[_Open]]:
-    """Yield rows of similar length together."""
-    batch: list[_Open] = []
-    for row in sorted(rows, key=lambda row: len(row.tokens)):
-        width = len(row.tokens)
-        filled = sum(width - len(one.tokens) for one in batch)
-        if batch and (filled > PASS_TOKENS or (len(batch) + 1) * width > BATCH_TOKENS):
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch

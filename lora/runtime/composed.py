@@ -151,10 +151,9 @@ class _Placed:
         if self.reads == "token":
             self.weights = self.decided(x)
         elif self.mask is not None:
-            counted = self.mask[..., None]
             # What is read counts as given; gates that are being trained learn from what they make of it.
             with torch.enable_grad():
-                self.weights = self.decided((x * counted).sum(1) / counted.sum(1))[:, None]
+                self.weights = self.decided((x * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True))[:, None]
 
     def decided(self, x: Tensor, outputs: Tensor | None = None) -> Tensor:
         """The weights (…, n) of the experts."""
@@ -208,10 +207,9 @@ class Composition:
             tensors = load_file(folder / expert["folder"] / "adapter_model.safetensors")
             for path, module in expert["modules"].items():
                 factors.setdefault(path, {})[i] = tensors[module["A"]], tensors[module["B"]], module["scaling"]
+        told = {key: manifest[key] for key in ("type", "params", "reads", "places")}
         names = [expert["name"] for expert in manifest["experts"]]
-        changes = {path: Change.of(own) for path, own in factors.items()}
-        kind, params, reads, places = (manifest[key] for key in ("type", "params", "reads", "places"))
-        return cls(kind, params, reads, names, gates, places, changes)
+        return cls(**told, experts=names, gates=gates, changes={path: Change.of(own) for path, own in factors.items()})
 
     @contextmanager
     def on(
@@ -242,8 +240,7 @@ class Composition:
         with ExitStack() as stack:
             placed = [self._place(known, place, chosen, stack) for place in self.places]
             if self.reads in ("task", "preference"):
-                wanted = torch.tensor(preference or [1 / len(self.experts)] * len(self.experts))
-                wanted = wanted if wanted.ndim == 1 else wanted[:, None]
+                wanted = torch.tensor(preference or [1 / len(self.experts)] * len(self.experts))[..., None, :]
                 for one in placed:
                     one.weights = one.decided(wanted.to(next(iter(one.tensors.values()))))
             if self.reads == "example":

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from lora.runtime.composed import Composition
 
-SHOTS = 5
 MERGED = 3
 
 Mix = tuple[tuple[int, float], ...]

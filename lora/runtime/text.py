@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lora.examples import Example
 from lora.lazy_torch import torch
@@ -17,6 +17,8 @@ PASS_TOKENS = 32  # a pass reads all weights, which takes about as long as to co
 MAX_TOKENS = 1024  # of an example; beyond that the beginning of its prompt is cut off
 LINE = "{line}"
 PROMPT = "{line}\nAnswer:"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,28 @@ def batches(examples: Sequence[Example], tokens: Tokens, prompt: str) -> list[Ba
 
 def joined(task: Sequence[Batch]) -> Iterator[Batch]:
     """Yield the same examples in fewer passes: batches of about one length together, in their order."""
-    part: list[Batch] = []
-    for batch in task:
-        if part and not _is_near(part, batch):
-            yield padded(part)
-            part = []
-        part.append(batch)
+    yield from map(padded, together(task, lambda batch: batch.ids.shape))
+
+
+def together(items: Iterable[T], shape: Callable[[T], Sequence[int]]) -> Iterator[list[T]]:
+    """Yield items in their order, each with those before it where to fill up costs less than another pass.
+
+    Args:
+        shape: of an item, its rows, and the tokens of each.
+    """
+    part: list[T] = []
+    rows = width = 0
+    for item in items:
+        more, length = shape(item)
+        wider = max(width, length)
+        filled = rows * (wider - width) + more * (wider - length)
+        if part and (filled > PASS_TOKENS or (rows + more) * wider > BATCH_TOKENS):
+            yield part
+            part, rows, wider = [], 0, length
+        part.append(item)
+        rows, width = rows + more, wider
     if part:
-        yield padded(part)
-
-
-def _is_near(part: Sequence[Batch], batch: Batch) -> bool:
-    """Whether to fill up costs less than a pass."""
-    width = max(one.ids.shape[1] for one in (*part, batch))
-    before = max(one.ids.shape[1] for one in part)
-    rows, more = sum(len(one.ids) for one in part), len(batch.ids)
-    filled = rows * (width - before) + more * (width - batch.ids.shape[1])
-    return filled <= PASS_TOKENS and (rows + more) * width <= BATCH_TOKENS
+        yield part
 
 
 def padded(part: Sequence[Batch]) -> Batch:
