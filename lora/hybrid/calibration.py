@@ -94,7 +94,7 @@ class _Half:
         self.corpus = corpus
         self._whitening = whitening
         _, self._labels = np.unique(corpus.labels[asked], return_inverse=True)
-        self._z = whitening.apply(corpus.clean.x[asked])
+        self._z = whitening.place(corpus.clean.x[asked])
         self._means = Means.of(self._z, self._labels, corpus.channels)
         places = np.flatnonzero(mine)
         self._mine = places[np.linspace(0, len(places) - 1, min(ASKED, len(places))).round().astype(np.int64)]
@@ -108,12 +108,12 @@ class _Half:
         """Texts of the background as `rows` have them; their experts' means have them as they are."""
         here = self._rows < len(rows.x)
         mine, taken = self._mine[here], rows.taken(self._rows[here])
-        return self._means.against(self._whitening.apply(taken.x), taken.novelty, self._labels[mine], self._z[mine])
+        return self._means.against(self._whitening.place(taken.x), taken.novelty, self._labels[mine], self._z[mine])
 
     def far(self) -> tuple[HeldOut, HeldOut]:
         """Far texts against nobody but the experts, and with an expert for their kind."""
         corpus = self.corpus
-        z = self._whitening.apply(corpus.far.x)
+        z = self._whitening.place(corpus.far.x)
         kinds = Means.of(z, corpus.kinds, corpus.channels)
         able = np.flatnonzero(kinds.sizes[corpus.kinds] > 1)
         own = corpus.kinds[able] + len(self._means.means)

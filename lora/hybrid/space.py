@@ -93,8 +93,9 @@ class Query:
 class HybridSpace:
     """A frozen version of the space. Experts have one row each; their scores depend on nobody else's.
 
-    With z = R'(x - centre) of the features x, the score of a query row [z; 1] for an expert row [z̄; -|z̄|²/2] is the
-    log density of a Gaussian around the expert's mean, up to a number that is the same for all experts:
+    With z = R'(x - centre) of the features x, halfway to a usual length (`Whitening.place`), the score of a query row
+    [z; 1] for an expert row [z̄; -|z̄|²/2] is the log density of a Gaussian around the expert's mean, up to a number that
+    is the same for all experts:
     <[z; 1], [z̄; -|z̄|²/2]> = -|z - z̄|²/2 + |z|²/2.
 
     Attributes:
@@ -149,7 +150,7 @@ class HybridSpace:
         if embeddings.shape != (len(texts), self.dim):
             raise LoraError(f"{len(texts)} texts need embeddings ({len(texts)}, {self.dim}), not {embeddings.shape}.")
         rows, novelty = self.surface.described(texts, judged=judged)
-        return self.whitening.apply(joint(embeddings, rows) - self.centre), novelty
+        return self.whitening.place(joint(embeddings, rows) - self.centre), novelty
 
     def expert_row(self, embeddings: Singles, texts: Sequence[str]) -> Singles:
         """Return the row [z̄; -|z̄|²/2] of an expert, (d + 1,), from all its samples; as `whitened`."""

@@ -15,6 +15,7 @@ EXACT_ROWS = 1200
 OVERSAMPLING = 32
 POWER_STEPS = 4
 FEW_ROWS = 4
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ class Whitening:
             bent = (rows @ self.basis * self.gains) @ self.basis.T
         whitened: Floats = (rows + bent) / np.sqrt(self.floor)
         return whitened
+
+    def place(self, rows: NDArray[np.floating]) -> Floats:
+        """Return R'x of every row, (n, d), at the geometric mean of its length and √d, that of a usual one.
+
+        Texts unlike those that the whitening was fitted to are longer, and so are the means of their experts, which
+        lie apart from all others then. At length √d nothing would tell how strange a text is.
+        Source: length normalisation of i-vectors, Garcia-Romero and Espy-Wilson 2011, halfway.
+        """
+        z = self.apply(rows)
+        lengths = np.linalg.norm(z, axis=1, keepdims=True)
+        placed: Floats = z * np.sqrt(np.sqrt(z.shape[1]) / np.maximum(lengths, TINY))
+        return placed
 
 
 def _spectrum(residuals: Floats, rank: int) -> tuple[Floats, Floats]:

@@ -63,9 +63,15 @@ def test_inner_product_is_the_log_density_of_a_gaussian(monkeypatch: pytest.Monk
     blended = (1 - fitting.SHRINKAGE) * within + fitting.SHRINKAGE * np.trace(within) / d * np.eye(d)
     queries = [form.format("wool") for form in FORMS]
     q = joint(embed(queries), space.surface.rows(queries)).astype(np.float64)
-    differences = q[:, None] - means[None]
-    solved = np.linalg.solve(blended, differences.reshape(-1, d).T).T.reshape(differences.shape)
-    densities = -0.5 * (differences * solved).sum(axis=2)
+    values, vectors = np.linalg.eigh(blended)
+    root = vectors / np.sqrt(values) @ vectors.T
+
+    def placed(rows: np.ndarray) -> np.ndarray:
+        z = (rows - x.mean(axis=0)) @ root
+        return z / np.linalg.norm(z, axis=1, keepdims=True) ** 0.5 * d**0.25
+
+    means = placed(x).reshape(5, 10, -1).mean(axis=1)
+    densities = -0.5 * np.square(placed(q)[:, None] - means).sum(axis=2)
 
     rows = np.stack([space.expert_row(embed(t), t) for t in np.array(background.texts).reshape(5, 10).tolist()])
     for query, wanted in zip(queries, densities, strict=True):
@@ -97,6 +103,18 @@ def test_many_rows_are_whitened_as_few_are() -> None:
     gains = np.sqrt(floor / (floor + 0.5 * values[::-1][:20])) - 1
     assert found.gains == pytest.approx(gains, abs=1e-5)
     assert np.abs((found.basis[:, :5] * vectors[:, ::-1][:, :5]).sum(axis=0)) == pytest.approx(np.ones(5), abs=1e-4)
+
+
+def test_a_strange_text_is_less_long_than_it_is_strange() -> None:
+    whitening = Whitening.fit(np.random.default_rng(1).normal(size=(30, 9)), 0.3, 9)
+    rows = np.random.default_rng(2).normal(size=(2, 9))
+    z, placed = whitening.apply(rows), whitening.place(rows)
+    assert placed / np.linalg.norm(placed, axis=1, keepdims=True) == pytest.approx(
+        z / np.linalg.norm(z, axis=1, keepdims=True)
+    )
+    assert np.linalg.norm(placed, axis=1) == pytest.approx(np.sqrt(3 * np.linalg.norm(z, axis=1)))
+    assert whitening.place(4 * rows) == pytest.approx(2 * placed)
+    assert whitening.place(np.zeros((1, 9))).tolist() == [[0.0] * 9]
 
 
 def test_nothing_varies_and_every_direction_counts_the_same() -> None:
