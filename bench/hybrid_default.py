@@ -11,8 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
 import numpy as np
-from safetensors.numpy import save_file
 
+from lora.array_file import array_file
 from lora.hybrid.background import load_background, load_far
 from lora.hybrid.default import ENCODER, FILE, load_default
 from lora.hybrid.fitting import Background, fit
@@ -31,7 +31,7 @@ def main() -> None:
     arrays["whitening.basis"] = arrays["whitening.basis"].astype(np.float16)
     for channel in ("chars", "edges"):
         arrays[f"{channel}.frequencies"] = arrays[f"{channel}.frequencies"].astype(np.uint16)
-    save_file(arrays, FILE, metadata={ENCODER: encoder.space_id})
+    FILE.write_bytes(array_file(arrays, {ENCODER: encoder.space_id}))
     written = load_default(encoder.space_id)
     print(f"{written.space_id(encoder.space_id)}: {FILE.stat().st_size / 1e6:.1f} MB")
 

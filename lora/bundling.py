@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
+from lora.array_file import array_file
 from lora.binding import BaseModules
 from lora.bundle_readme import readme
 from lora.bundled_adapters import Shape, all_modules, is_uniform, reads_alike, write_uniform
@@ -96,10 +95,10 @@ def write_bundle(
         described.append(_write_adapter(folder, position, one, base, common))
     stack_vectors([one.vectors for one in experts], {p: d_in for p, (_, d_in) in modules.items()}, folder / PROTOTYPES)
     if method.traits["prototype"] == "arrow":
-        save_file(stack_numbers([one.sigma for one in experts], modules), folder / SPECTRA)
+        (folder / SPECTRA).write_bytes(array_file(stack_numbers([one.sigma for one in experts], modules)))
         if all(one.baselines for one in experts):
             figures = [one.baselines.modules for one in experts if one.baselines]
-            save_file(stack_numbers(figures, modules), folder / BASELINES)
+            (folder / BASELINES).write_bytes(array_file(stack_numbers(figures, modules)))
     shutil.copyfile(runtime, folder / "bundle.py")
     manifest: dict[str, Any] = {
         "format": FORMAT,

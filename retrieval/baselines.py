@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
+from lora.array_file import array_file
 from lora.generic_texts import DIGEST
 from lora.module_routers import Baselines, States, Vectors
 from lora.module_routers.arrow_global import baselines
@@ -24,7 +25,7 @@ def store_baselines(revision_id: int, vectors: Vectors, background: Sequence[Sta
     found = baselines(background, vectors)
     if found.modules:
         arrays = {path: np.array(figures) for path, figures in sorted(found.modules.items())}
-        blob = put_bytes(save(arrays, metadata={"texts": DIGEST, "spread": repr(found.spread)}))
+        blob = put_bytes(array_file(arrays, {"texts": DIGEST, "spread": repr(found.spread)}))
         values = {"count": len(arrays), "dim": 2, "blob": blob}
         Prototype.objects.update_or_create(revision_id=revision_id, kind=KIND, space=None, defaults=values)
     return found

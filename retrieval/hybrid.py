@@ -15,8 +15,9 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
+from lora.array_file import array_file
 from lora.errors import LoraError
 from lora.hybrid.background import load_background, load_far
 from lora.hybrid.default import load_default
@@ -159,7 +160,7 @@ def _stored(base: Space, space: HybridSpace, experts: int) -> HybridVersion:
         "max_tokens": base.max_tokens,
         "normalised": False,
     }
-    blob = put_bytes(save(space.to_arrays()))
+    blob = put_bytes(array_file(space.to_arrays()))
     row = Space.objects.get_or_create(pk=space.space_id(base.pk), defaults=columns)[0]
     defaults = {"base": base, "blob": blob, "experts": experts}
     return HybridVersion.objects.get_or_create(space=row, defaults=defaults)[0]

@@ -8,8 +8,8 @@ import numpy as np
 from django.db import transaction
 from django.db.models import Case, When
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
+from lora.array_file import array_file
 from lora.hybrid.default import surface_id
 from lora.hybrid.space import encoded
 from lora.prototypes.centroid import centroid
@@ -85,8 +85,8 @@ def store_modules(
     """
     if not tensors:
         return
-    arrays = {path: np.ascontiguousarray(tensors[path], dtype=np.float32) for path in sorted(tensors)}
-    blob = put_bytes(save(arrays, metadata=facts))
+    arrays = {path: np.asarray(tensors[path], dtype=np.float32) for path in sorted(tensors)}
+    blob = put_bytes(array_file(arrays, facts))
     widest = max(array.shape[-1] for array in arrays.values())
     row = Prototype(revision=revision, kind=kind, count=len(arrays), dim=widest, blob=blob)
     # One statement; a job that runs again finds the same row stored.
@@ -132,7 +132,7 @@ def as_safetensors(prototype: Prototype) -> bytes:
     """One file: module path → vectors, or the kind → rows (count, dim) with its space in the metadata."""
     if prototype.blob is not None:
         return read_blob(prototype.blob)
-    return save({prototype.kind: rows_of(prototype)}, metadata={"space": prototype.space_id})
+    return array_file({prototype.kind: rows_of(prototype)}, {"space": prototype.space_id})
 
 
 def spectral_vectors(revision: Revision) -> dict[str, NDArray[np.float32]]:
@@ -158,20 +158,20 @@ def _lexical_file(revision: Revision) -> bytes:
     if not samples:
         raise NotFound("This revision has no prototype 'lexical'.")
     row = lexical([sample["input"] for sample in samples])
-    return save({"lexical": row[None]}, metadata={"space": surface_id()})
+    return array_file({"lexical": row[None]}, {"space": surface_id()})
 
 
 def _sketch_file(revision: Revision) -> bytes:
     rows = sketch_rows(revision)
     if rows is None:
         raise NotFound("This revision has no prototype 'delta_sketch'.")
-    return save({"delta_sketch": rows})
+    return array_file({"delta_sketch": rows})
 
 
 def prototype_file(revision: Revision, kind: str) -> bytes:
     """The prototypes of a kind as one safetensors file. Raises: NotFound; BlobDamaged, StoreUnavailable."""
     if kind == "spectral":
-        return save(spectral_vectors(revision))
+        return array_file(spectral_vectors(revision))
     if kind == "lexical":
         return _lexical_file(revision)
     if kind == "delta_sketch":

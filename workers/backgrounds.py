@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from django.conf import settings
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from lora.array_file import array_file
 from lora.generic_texts import DIGEST, GENERIC_TEXTS
 from lora.module_routers import States, unit_rows
 from lora.runtime.probe import RunningBase
@@ -94,7 +95,8 @@ def _write(file: Path, states: list[States], asked: set[str]) -> None:
     handle, scratch = tempfile.mkstemp(dir=file.parent, suffix=".part")
     os.close(handle)
     try:
-        save_file(tensors, scratch, metadata={"modules": json.dumps({path: modules.get(path) for path in asked})})
+        told = {"modules": json.dumps({path: modules.get(path) for path in asked})}
+        Path(scratch).write_bytes(array_file(tensors, told))
         os.replace(scratch, file)
     finally:
         Path(scratch).unlink(missing_ok=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from django.conf import settings as django_settings
 from django.core.files.uploadedfile import SimpleUploadedFile
-from safetensors.numpy import save
 from safetensors.torch import save as save_torch
 
+from lora.array_file import array_file
 from lora.generic_texts import GENERIC_TEXTS
 from lora.module_routers.arrow_global import baselines
 from lora.runtime.loading import load_running_base
@@ -92,7 +92,7 @@ def result_of(who, **changes):
 
 
 def send(who, states, **changes):
-    content = states if isinstance(states, bytes) else save(states)
+    content = states if isinstance(states, bytes) else array_file(states)
     parts = {"request": json.dumps({"router": "arrow_global", "base_model": BASE} | changes)}
     parts["hidden_states"] = SimpleUploadedFile("hidden_states", content)
     return who.client.post("/api/v1/retrieve/", parts, format="multipart")
@@ -322,14 +322,14 @@ def bad_states():
     good = {path: np.ones((2, 8), np.float32) for path in PATHS}
     return {
         "not safetensors": b"PK\x03\x04 not a tensor file",
-        "one dimension": save(good | {PATHS[0]: np.ones(8, np.float32)}),
-        "no tokens": save(good | {PATHS[0]: np.ones((0, 8), np.float32)}),
-        "integers": save(good | {PATHS[0]: np.ones((2, 8), np.int32)}),
-        "zeros": save({path: np.zeros((2, 8), np.float32) for path in PATHS}),
-        "not a number": save(good | {PATHS[0]: np.full((2, 8), np.nan, np.float32)}),
-        "too wide": save(good | {PATHS[0]: np.ones((2, 9), np.float32)}),
-        "too many tokens": save({PATHS[0]: np.ones((hidden_states.MAX_TOKENS + 1, 8), np.float32)}),
-        "other modules": save({"model.layers.7.q": np.ones((2, 8), np.float32)}),
+        "one dimension": array_file(good | {PATHS[0]: np.ones(8, np.float32)}),
+        "no tokens": array_file(good | {PATHS[0]: np.ones((0, 8), np.float32)}),
+        "integers": array_file(good | {PATHS[0]: np.ones((2, 8), np.int32)}),
+        "zeros": array_file({path: np.zeros((2, 8), np.float32) for path in PATHS}),
+        "not a number": array_file(good | {PATHS[0]: np.full((2, 8), np.nan, np.float32)}),
+        "too wide": array_file(good | {PATHS[0]: np.ones((2, 9), np.float32)}),
+        "too many tokens": array_file({PATHS[0]: np.ones((hidden_states.MAX_TOKENS + 1, 8), np.float32)}),
+        "other modules": array_file({"model.layers.7.q": np.ones((2, 8), np.float32)}),
     }
 
 
@@ -344,7 +344,7 @@ def test_multipart_requests_have_their_two_parts_and_a_limit(experts, ada, monke
     good = {path: np.ones((2, 8), np.float32) for path in PATHS}
     at = "/api/v1/retrieve/"
     assert ada.client.post(at, {"request": "{}"}, format="multipart").json()["code"] == "invalid"
-    file = SimpleUploadedFile("hidden_states", save(good))
+    file = SimpleUploadedFile("hidden_states", array_file(good))
     for request in ("{", "[]", json.dumps({"router": "lora_retriever", "text": "a"})):
         file.seek(0)
         answer = ada.client.post(at, {"request": request, "hidden_states": file}, format="multipart")

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
+from lora.array_file import array_file
 from lora.errors import LoraError
 from lora.hybrid import fitting, shortlist
 from lora.hybrid.abstention import Judgement, Logistic
+from lora.hybrid.default import load_default
 from lora.hybrid.features import CHARS, EDGES, FORMATS
 from lora.hybrid.fitting import Background, Labelled, fit
 from lora.hybrid.held_out import Means
@@ -289,3 +292,14 @@ def test_texts_that_others_have_do_not_calibrate() -> None:
     alone, twice = fitted(), fitted(labelled(FORMS))
     assert twice.samples == 2 * alone.samples
     assert 0.5 < twice.temperature / alone.temperature < 2
+
+
+def test_a_space_is_read_as_it_was_fitted(space: HybridSpace) -> None:
+    assert HybridSpace.from_arrays(load(array_file(space.to_arrays()))).digest == space.digest
+
+
+def test_the_directions_of_the_space_that_ships_are_orthonormal() -> None:
+    found = load_default("all-MiniLM-L6-v2@b5c9b60c7a7a")
+    assert found is not None
+    basis = found.whitening.basis
+    assert basis.T @ basis == pytest.approx(np.eye(basis.shape[1]), abs=2e-3)

@@ -10,8 +10,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from safetensors.numpy import save
 
+from lora.array_file import array_file
 from registry.adapters import publish, yank_adapter
 from registry.models import Adapter, BaseModel, Revision
 from registry.storage import put_bytes
@@ -246,7 +246,7 @@ def test_its_owner_has_missing_prototypes_computed(client: Client, browser: Clie
 
 
 def test_gates_that_were_sent_are_not_missing(browser: Client, upload: Upload) -> None:
-    gate = save({"model.layers.0.self_attn.q_proj": np.ones(8, np.float32)})
+    gate = array_file({"model.layers.0.self_attn.q_proj": np.ones(8, np.float32)})
     upload(files={"gates.safetensors": gate})
     [kind] = [kind for kind in browser.get("/adapters/ada/capitals/").context["computable"] if kind["is_sent"]]
     assert kind["name"] == "phatgoose"
