@@ -14,7 +14,7 @@ from pathlib import Path
 import django
 import numpy as np
 
-from bench.other_words import HARDER, REWORDED, WRAPPERS, far_texts
+from bench.other_words import HARDER, REWORDED, WRAPPERS, far_kinds, far_texts
 from lora.hybrid.abstention import DEPTH
 from lora.hybrid.background import load_background, load_far
 from lora.hybrid.fitting import Background, Labelled, fit
@@ -238,8 +238,7 @@ def small(bench: Bench) -> None:
 
 def foreign(bench: Bench, space: HybridSpace) -> None:
     """Late experts for a far kind, of all its texts but one, which is asked."""
-    with Path(__file__).with_name("far_texts.jsonl").open(encoding="utf-8") as lines:
-        kinds = [part for part in (json.loads(line)["texts"] for line in lines) if len(part) > 2]
+    kinds = [part for part in far_kinds() if len(part) > 2]
     found = []
     for place in range(3):
         kept = [[unwrap(text) for i, text in enumerate(part) if i != place] for part in kinds]

@@ -47,7 +47,12 @@ REWORDED = {
 }
 
 
-def far_texts() -> list[str]:
-    """Texts in languages, code and noise that are no kind of those that any fit has seen."""
+def far_kinds() -> list[list[str]]:
+    """Texts in languages, code and noise, by kind, none of which any fit has seen."""
     with Path(__file__).with_name("far_texts.jsonl").open(encoding="utf-8") as lines:
-        return [text for line in lines for text in json.loads(line)["texts"]]
+        return [json.loads(line)["texts"] for line in lines]
+
+
+def far_texts() -> list[str]:
+    """The same texts, without their kinds."""
+    return [text for kind in far_kinds() for text in kind]
