@@ -100,6 +100,10 @@ def _composed(
     return {"needs": needs, "keeps": keeps, "compositions": (name,), "call": call, "back": back}
 
 
+def _kept(name: str, keeps: str) -> dict[str, object]:
+    return _composed(name, keeps, call=_UPLOAD_GATES, back=_KEPT)
+
+
 # By section: needs, keeps, routers, merges, compositions, call, back.
 _HERE: dict[str, dict[str, object]] = {
     "4.1": _composed("adapter_fusion", "adapters, and an attention over them for each target task"),
@@ -170,7 +174,7 @@ _HERE: dict[str, dict[str, object]] = {
         "call": "POST /retrieve/ with the text generated so far, again every other token",
         "back": "weights of the experts, for the client to mix with",
     },
-    "4.12": _composed("calm", "adapters, and the cross-attention between two models", call=_UPLOAD_GATES, back=_KEPT),
+    "4.12": _kept("calm", "adapters, and the cross-attention between two models"),
     "4.13": {
         "needs": ("samples",),
         "keeps": _SAMPLES + "; nothing but the adapters for prior and entropy, by a worker with the base model",
@@ -203,10 +207,8 @@ _HERE: dict[str, dict[str, object]] = {
     },
     "4.18": _composed("lora_flow", "adapters, and a gate per layer for the set"),
     "4.19": _composed("pemt", "adapters, and per layer a vector for each of their tasks and for the target"),
-    "4.20": _composed("co_llm", "a deferral head on the base model, and the expert", call=_UPLOAD_GATES, back=_KEPT),
-    "4.21": _composed(
-        "btx", "a router over feed-forward experts, as far as these are adapters", call=_UPLOAD_GATES, back=_KEPT
-    ),
+    "4.20": _kept("co_llm", "a deferral head on the base model, and the expert"),
+    "4.21": _kept("btx", "a router over feed-forward experts, as far as these are adapters"),
     "4.22": {
         "needs": ("samples", "base_model"),
         "keeps": "hidden states of each expert's samples in one late layer, computed by a worker",
